@@ -1,0 +1,1 @@
+"""The stages, one file each; pipelines/stages.py says what such a file holds."""

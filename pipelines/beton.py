@@ -1,0 +1,159 @@
+"""What a .beton says of itself: its tables (FFCV's format, version 2) and the card beside it.
+
+Layout of the file, little-endian: header, field descriptors, one metadata record a sample, padding to
+a page, pages with the payloads, allocation table (sample, address, size of each payload) to the end.
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipelines.errors import UserError
+
+VERSION = 2
+HEADER = np.dtype(
+    [
+        ("version", "<u2"),
+        ("num_fields", "<u2"),
+        ("page_size", "<u4"),
+        ("num_samples", "<u8"),
+        ("alloc_table_ptr", "<u8"),
+    ],
+    align=True,
+)
+FIELD = np.dtype([("type_id", "<u1"), ("name", ("<u1", 16)), ("arguments", ("<u1", 1024))], align=True)
+ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
+IMAGE = np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
+
+INT_FIELD, RGB_FIELD = 1, 2
+# Metadata records of the field types that FFCV 1.0.2 knows, by type id.
+_POINTER = np.dtype([("ptr", "<u8"), ("size", "<u8")])
+FIELD_TYPES = {
+    0: ("float", np.dtype("<f8")),
+    INT_FIELD: ("int", np.dtype("<i8")),
+    RGB_FIELD: ("rgb_image", IMAGE),
+    3: ("bytes", _POINTER),
+    4: ("ndarray", np.dtype("<u8")),
+    5: ("json", _POINTER),
+    6: ("torch_tensor", np.dtype("<u8")),
+}
+JPEG, RAW = 0, 1
+CARD_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Index:
+    """The tables of a .beton: everything in it but the payloads.
+
+    `fields` maps names to type ids; `metadata[name]` has one record a sample; `sizes` (int64, one a
+    sample) are the payload bytes of the image field; `page_size` is in bytes.
+    """
+
+    path: str
+    num_samples: int
+    page_size: int
+    fields: dict[str, int]
+    metadata: dict[str, np.ndarray]
+    sizes: np.ndarray
+
+
+def metadata_type(type_ids: list[int]) -> np.dtype:
+    """The record that describes one sample whose fields have these type ids."""
+    return np.dtype([(f"f{i}", FIELD_TYPES[t][1]) for i, t in enumerate(type_ids)], align=True)
+
+
+def _damaged(path: str, why: str) -> UserError:
+    return UserError(f"{path} is not a complete .beton file ({why})", "write the dataset again")
+
+
+def _read_header(path: str, size: int) -> np.void:
+    if size < HEADER.itemsize:
+        raise _damaged(path, f"it has only {size} bytes")
+    header = np.fromfile(path, HEADER, count=1)[0]
+    if header["version"] != VERSION:
+        raise _damaged(path, f"format version {header['version']} instead of {VERSION}")
+    if not HEADER.itemsize <= header["alloc_table_ptr"] <= size:
+        raise _damaged(path, "the address of its allocation table lies outside the file")
+    return header
+
+
+def read_index(path: str | Path) -> Index:
+    """Read and check the tables of a .beton; raises UserError when they cannot be those of a complete file."""
+    path = str(path)
+    if not os.path.exists(path):
+        raise UserError(f"there is no file {path}", "give the path of a .beton, or write one with write_dataset.py")
+    if not os.path.isfile(path):
+        raise UserError(f"{path} is not a .beton file", "give the path of a .beton, or write one with write_dataset.py")
+    size = os.path.getsize(path)
+    header = _read_header(path, size)
+    num_fields, num_samples = int(header["num_fields"]), int(header["num_samples"])
+    fields_end = HEADER.itemsize + num_fields * FIELD.itemsize
+    if fields_end > size:
+        raise _damaged(path, "its field table is cut off")
+    descriptors = np.fromfile(path, FIELD, count=num_fields, offset=HEADER.itemsize)
+    names = [bytes(d["name"]).split(b"\0")[0].decode("ascii", "replace") for d in descriptors]
+    type_ids = [int(d["type_id"]) for d in descriptors]
+    unknown = [n for n, t in zip(names, type_ids, strict=True) if t not in FIELD_TYPES]
+    if unknown:
+        raise UserError(f"{path} has fields of an unknown type: {', '.join(unknown)}", "leave them out of the file")
+    record = metadata_type(type_ids)
+    if fields_end + num_samples * record.itemsize > size:
+        raise _damaged(path, "its metadata is cut off")
+    metadata = np.fromfile(path, record, count=num_samples, offset=fields_end)
+    columns = {name: np.ascontiguousarray(metadata[f"f{i}"]) for i, name in enumerate(names)}
+    table = np.fromfile(path, ALLOCATION, offset=int(header["alloc_table_ptr"]))
+    sizes = _payload_sizes(path, size, columns, dict(zip(names, type_ids, strict=True)), table)
+    return Index(path, num_samples, int(header["page_size"]), dict(zip(names, type_ids, strict=True)), columns, sizes)
+
+
+def _payload_sizes(path, file_size, columns, fields, table) -> np.ndarray:
+    """Bytes of each sample's image payload, after checking that every one lies inside the file."""
+    images = [n for n, t in fields.items() if t == RGB_FIELD]
+    if not images:
+        raise UserError(f"{path} has no image field", "write it with an RGBImageField named 'image'")
+    image = columns[images[0]]
+    table = table[np.argsort(table["ptr"], kind="stable")]
+    at = np.searchsorted(table["ptr"], image["data_ptr"])
+    found = at < len(table)
+    if not found.all() or (table["ptr"][at] != image["data_ptr"]).any():
+        raise _damaged(path, "samples without an entry in the allocation table")
+    sizes = table["size"][at].astype(np.int64)
+    if (image["data_ptr"].astype(np.uint64) + sizes.astype(np.uint64) > file_size).any():
+        raise _damaged(path, "payloads beyond the end of the file")
+    pixels = image["width"].astype(np.int64) * image["height"]
+    if (pixels == 0).any() or (image["mode"] > RAW).any():
+        raise _damaged(path, "samples without a size or of an unknown mode")
+    if ((image["mode"] == RAW) & (sizes != 3 * pixels)).any():
+        raise _damaged(path, "raw samples whose size is not that of their pixels")
+    return sizes
+
+
+def card_path(path: str | Path) -> Path:
+    """Where the card of a .beton lies: `<file>.json`, beside it."""
+    return Path(f"{path}.json")
+
+
+def read_card(path: str | Path) -> dict | None:
+    """The card of a .beton, or None where it has none (a file from elsewhere)."""
+    card = card_path(path)
+    if not card.exists():
+        return None
+    try:
+        return json.loads(card.read_text())
+    except json.JSONDecodeError as error:
+        raise UserError(f"{card} is not valid JSON ({error})", "delete it or write the dataset again") from None
+
+
+def publish(path: Path, text: str) -> None:
+    """Write a text file aside and rename it, so that nobody ever sees half of it."""
+    aside = path.with_name(f".{path.name}.partial")
+    aside.write_text(text)
+    os.replace(aside, path)
+
+
+def card_text(card: dict) -> str:
+    """A card as the text of its file."""
+    return json.dumps(card, indent=1) + "\n"

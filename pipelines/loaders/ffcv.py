@@ -1,0 +1,161 @@
+"""The FFCV loader: batches from a .beton through JIT stages, in threads of this process.
+
+It reads FFCV's files and runs FFCV's decoding and resizing, but has its own threads: FFCV 1.0.2's
+loader hangs when a stage fails, overwrites batches that are still held, leaks threads when an epoch
+is left early, and draws its augmentations from generators that cannot be seeded.
+"""
+
+import os
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from queue import SimpleQueue
+
+import numpy as np
+import torch
+
+from pipelines import orders, stages
+from pipelines.draws import sample_keys
+from pipelines.errors import UserError
+from pipelines.feed import to_device
+from pipelines.loaders import Task
+from pipelines.photos import Photos, close_decoder, open_decoder
+from pipelines.slots import SlotPool
+
+needs = {"ffcv": "ffcv"}
+
+# Batches that are prepared while one is used (FFCV's batches_ahead).
+_AHEAD = 3
+# Images that a thread takes at a time: few enough to stay in its cache, enough to hide Python's cost.
+_CHUNK = 8
+# Pages that are mixed at a time when the file is not held in memory: FFCV's 2 * batch_size.
+_WINDOW_PER_BATCH = 2
+
+
+def open_loader(task: Task) -> "Loader":
+    """Open a .beton; raises UserError when the file or the task cannot be used."""
+    return Loader(task)
+
+
+class _Worker:
+    """What one thread needs for itself: a decoder, room for a decoded photo and for a chunk of images."""
+
+    def __init__(self, largest: int, size: int):
+        self.decoder = open_decoder()
+        self.pixels = np.empty(largest, np.uint8)
+        self.images = np.empty((_CHUNK, size, size, 3), np.uint8)
+
+
+class Loader:
+    """See pipelines/loaders/__init__.py for what every loader has."""
+
+    def __init__(self, task: Task):
+        self.task = task
+        self._photos = Photos(task.dataset)
+        self.num_samples, self.classes = self._photos.num_samples, self._photos.classes
+        self._stages = stages.parse(task.stages)
+        self._crop = self._stages[0]
+        self._normalize = self._stages[-1] if self._stages[-1].kind == stages.VALUES else None
+        self._image_stages = self._stages[1:-1] if self._normalize else self._stages[1:]
+        # On a GPU the bytes are sent (a quarter of the traffic) and normalised there
+        self._on_gpu = torch.device(task.device).type == "cuda"
+        self._on_cpu_normalize = None if self._on_gpu else self._normalize
+        self._workers = max(1, min(task.workers, len(os.sched_getaffinity(0))))
+        self._epoch = task.epoch
+        shape = (task.batch_size, self._crop.size, self._crop.size, 3)
+        self._slots = SlotPool(shape, self._slot_dtype(), pinned=self._on_gpu)
+        if not len(self):
+            raise UserError(
+                f"{task.dataset} has {self.num_samples} samples, too few for one batch of {task.batch_size} "
+                f"on each of {task.world_size} ranks",
+                "make the batch size smaller",
+            )
+
+    def _slot_dtype(self) -> np.dtype:
+        if self._on_cpu_normalize is None:
+            return np.dtype(np.uint8)
+        return np.dtype(np.float32) if self.task.dtype == torch.float32 else np.dtype(np.uint16)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The samples (int64) of this rank in an epoch, in their order."""
+        task = self.task
+        if not task.shuffle:
+            order = np.arange(self.num_samples)
+        elif task.in_memory:
+            order = orders.random_order(self.num_samples, task.seed, epoch)
+        else:
+            window = _WINDOW_PER_BATCH * task.batch_size
+            order = orders.quasi_random_order(self._photos.pages, window, task.seed, epoch)
+        return orders.rank_share(order, task.batch_size, task.rank, task.world_size, task.drop_last)
+
+    def __len__(self) -> int:
+        task = self.task
+        if task.drop_last:
+            return self.num_samples // (task.batch_size * task.world_size)
+        share = len(range(task.rank, self.num_samples, task.world_size))
+        return -(-share // task.batch_size)
+
+    def __iter__(self):
+        epoch, self._epoch = self._epoch, self._epoch + 1
+        batches = self._batches(epoch)
+        return to_device(batches, self.task, self._normalize) if self._on_gpu else batches
+
+    def close(self) -> None:
+        """Nothing outlives an epoch; other loaders have something to close."""
+
+    def _batches(self, epoch: int):
+        """Generator of the batches of an epoch; leaving it early ends its threads."""
+        order = self._order(epoch)
+        keys = sample_keys(self.task.seed, epoch, order)
+        idle = SimpleQueue()
+        workers = [_Worker(self._photos.largest, self._crop.size) for _ in range(self._workers)]
+        for worker in workers:
+            idle.put(worker)
+        threads = ThreadPoolExecutor(self._workers, thread_name_prefix="ffcv-loader")
+        waiting: deque[tuple] = deque()
+        try:
+            for start in range(0, len(order), self.task.batch_size):
+                batch = slice(start, min(start + self.task.batch_size, len(order)))
+                waiting.append(self._submit(threads, idle, order[batch], keys[batch]))
+                if len(waiting) > _AHEAD:
+                    yield self._finish(*waiting.popleft())
+            while waiting:
+                yield self._finish(*waiting.popleft())
+        finally:
+            threads.shutdown(wait=True, cancel_futures=True)
+            for _, slot, _ in waiting:
+                self._slots.give_back(slot)
+            for worker in workers:
+                close_decoder(worker.decoder)
+
+    def _submit(self, threads, idle, samples: np.ndarray, keys: np.ndarray):
+        """Hand a batch to the threads in chunks; returns what _finish needs."""
+        if not self.task.in_memory:
+            self._photos.prefetch(samples)
+        slot = self._slots.take()
+        chunks = [slice(at, min(at + _CHUNK, len(samples))) for at in range(0, len(samples), _CHUNK)]
+        futures = [threads.submit(self._fill, idle, samples[c], keys[c], slot[c]) for c in chunks]
+        return samples, slot, futures
+
+    def _finish(self, samples: np.ndarray, slot: np.ndarray, futures: list[Future]):
+        """Wait for a batch; an exception of one of its threads is raised here."""
+        for future in futures:
+            future.result()
+        images = self._slots.hand_out(slot, len(samples))
+        if images.dtype == torch.uint16:
+            images = images.view(self.task.dtype)
+        return images.permute(0, 3, 1, 2), self._photos.labels[samples]
+
+    def _fill(self, idle, samples: np.ndarray, keys: np.ndarray, target: np.ndarray) -> None:
+        """Run all stages for a few samples. There are as many workers as threads, so one is always idle."""
+        worker = idle.get()
+        try:
+            images = target if self._on_cpu_normalize is None else worker.images[: len(samples)]
+            heights, widths = self._photos.heights[samples], self._photos.widths[samples]
+            boxes = self._crop.boxes(heights, widths, keys)
+            self._photos.cut(worker.decoder, samples, boxes, worker.pixels, images)
+            for stage in self._image_stages:
+                stage.apply(images, keys)
+            if self._on_cpu_normalize is not None:
+                self._on_cpu_normalize.apply(images, target, self.task.dtype)
+        finally:
+            idle.put(worker)

@@ -1,0 +1,137 @@
+"""The standard loader: a photo folder through Pillow, torchvision transforms and a DataLoader.
+
+As PyTorch's ImageNet example does it, with what its documentation recommends: worker processes that
+stay from epoch to epoch, and pinned memory for a GPU. Given a .beton's order and seeds, so that the
+same epoch holds the same photos in the same order.
+"""
+
+import os
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+from torchvision.transforms import Compose
+
+from pipelines import orders, stages
+from pipelines.decode import UNREADABLE, to_rgb
+from pipelines.draws import sample_keys
+from pipelines.errors import DamagedSample, UserError
+from pipelines.feed import to_device
+from pipelines.loaders import Task
+from pipelines.sources.imagefolder import open_source
+
+needs = {"torchvision": "torchvision"}
+
+
+def open_loader(task: Task) -> "Loader":
+    """Open a photo folder; raises UserError when the folder or the task cannot be used."""
+    return Loader(task)
+
+
+class _Photos(Dataset):
+    """Photo `index` with the augmentations that its key stands for."""
+
+    def __init__(self, folder: str, transform):
+        self.source, self.transform = open_source(folder, "train"), transform
+
+    def __getitem__(self, index_and_key: tuple[int, int]):
+        index, key = index_and_key
+        try:
+            image = to_rgb(self.source.read(index))
+        except UNREADABLE as error:
+            return index, str(error)
+        # In a worker process: its global generator is nobody else's
+        torch.manual_seed(key)
+        return self.transform(image), self.source.label(index)
+
+
+class _Epoch(Sampler):
+    """(index, key) of the samples of a rank, for the epoch that is set."""
+
+    def __init__(self, samples: int, task: Task):
+        self.samples, self.task, self.epoch = samples, task, task.epoch
+
+    def __iter__(self):
+        task = self.task
+        order = np.arange(self.samples)
+        if task.shuffle:
+            order = orders.random_order(self.samples, task.seed, self.epoch)
+        order = orders.rank_share(order, task.batch_size, task.rank, task.world_size, task.drop_last)
+        keys = sample_keys(task.seed, self.epoch, order) >> np.uint64(1)
+        return zip(order.tolist(), keys.tolist(), strict=True)
+
+    def __len__(self) -> int:
+        task = self.task
+        if task.drop_last:
+            return self.samples // (task.batch_size * task.world_size) * task.batch_size
+        return len(range(task.rank, self.samples, task.world_size))
+
+
+def _collate(samples: list):
+    """Stack images into shared memory, in channels_last, without a further copy."""
+    for first, second in samples:
+        if isinstance(second, str):
+            return first, second  # a photo that cannot be read; the loader raises it
+    images = [image for image, _ in samples]
+    labels = torch.tensor([label for _, label in samples])
+    channels, height, width = images[0].shape
+    count = len(images) * images[0].numel()
+    storage = images[0].untyped_storage()._new_shared(count * images[0].element_size())
+    batch = torch.empty(0, dtype=images[0].dtype).set_(storage, 0, (len(images), height, width, channels))
+    batch = batch.permute(0, 3, 1, 2)
+    return torch.stack(images, out=batch), labels
+
+
+class Loader:
+    """See pipelines/loaders/__init__.py for what every loader has."""
+
+    def __init__(self, task: Task):
+        self.task = task
+        parsed = stages.parse(task.stages)
+        transforms = [stage.reference() for stage in parsed]
+        if parsed[-1].kind != stages.VALUES:
+            from torchvision.transforms import PILToTensor
+
+            transforms.append(PILToTensor())
+        photos = _Photos(task.dataset, Compose(transforms))
+        self.num_samples, self.classes = len(photos.source), photos.source.classes
+        self._sampler = _Epoch(self.num_samples, task)
+        self._on_gpu = torch.device(task.device).type == "cuda"
+        self._loader = DataLoader(
+            photos,
+            batch_size=task.batch_size,
+            sampler=self._sampler,
+            num_workers=max(1, min(task.workers, len(os.sched_getaffinity(0)))),
+            drop_last=task.drop_last,
+            collate_fn=_collate,
+            pin_memory=self._on_gpu,
+            persistent_workers=True,
+        )
+        self._next_epoch = task.epoch
+        if not len(self):
+            raise UserError(
+                f"{task.dataset} has {self.num_samples} photos, too few for one batch of {task.batch_size} "
+                f"on each of {task.world_size} ranks",
+                "make the batch size smaller",
+            )
+
+    def __len__(self) -> int:
+        return len(self._loader)
+
+    def __iter__(self):
+        self._sampler.epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
+        return to_device(self._batches(), self.task) if self._on_gpu else self._batches()
+
+    def _batches(self):
+        for images, labels in self._loader:
+            if isinstance(labels, str):
+                name = self._loader.dataset.source.name(images)
+                raise DamagedSample(self.task.dataset, images, name, labels)
+            yield images, labels
+
+    def close(self) -> None:
+        """End the worker processes."""
+        iterator = self._loader._iterator
+        if iterator is not None:
+            iterator._shutdown_workers()
+            self._loader._iterator = None

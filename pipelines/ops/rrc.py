@@ -1,0 +1,68 @@
+"""rrc(size): random resized crop, as torchvision's RandomResizedCrop and FFCV's decoder draw it."""
+
+import numpy as np
+from torchvision.transforms import InterpolationMode, RandomResizedCrop
+
+from pipelines.draws import uniform
+from pipelines.jit import jit
+from pipelines.stages import CROP, Stage, check_number, check_range
+
+_TRIES = 10
+
+
+@jit
+def _boxes(heights, widths, keys, place, scale, log_ratio):
+    boxes = np.empty((len(keys), 4), np.int64)
+    for n in range(len(keys)):
+        height, width, key = heights[n], widths[n], keys[n]
+        found = False
+        for attempt in range(_TRIES):
+            area = height * width * (scale[0] + (scale[1] - scale[0]) * uniform(key, place, 4 * attempt))
+            ratio = np.exp(log_ratio[0] + (log_ratio[1] - log_ratio[0]) * uniform(key, place, 4 * attempt + 1))
+            w = int(round(np.sqrt(area * ratio)))
+            h = int(round(np.sqrt(area / ratio)))
+            if 0 < w <= width and 0 < h <= height:
+                top = int(uniform(key, place, 4 * attempt + 2) * (height - h + 1))
+                left = int(uniform(key, place, 4 * attempt + 3) * (width - w + 1))
+                found = True
+                break
+        if not found:
+            # The largest centre crop within the bounds of the ratio
+            low, high = np.exp(log_ratio[0]), np.exp(log_ratio[1])
+            h, w = height, width
+            if width < low * height:
+                h = max(1, int(round(width / low)))
+            elif width > high * height:
+                w = max(1, int(round(height * high)))
+            top, left = (height - h) // 2, (width - w) // 2
+        boxes[n, 0], boxes[n, 1], boxes[n, 2], boxes[n, 3] = top, left, h, w
+    return boxes
+
+
+class Rrc(Stage):
+    """Cut out a random part of the photo and resize it to size x size pixels.
+
+    `size`: side of the result in pixels. `scale`: bounds of the part's share of the photo's area.
+    `ratio`: bounds of its width / height, drawn uniformly in the logarithm. If ten draws do not fit
+    into the photo, the largest centre crop within `ratio` is taken.
+    """
+
+    kind = CROP
+
+    def __init__(self, size: int, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
+        check_number("size", size, 1, 16384, whole=True)
+        check_range("scale", scale, 1e-4, 1)
+        check_range("ratio", ratio, 1e-3, 1e3)
+        self.size, self.scale, self.ratio = size, tuple(map(float, scale)), tuple(map(float, ratio))
+
+    def boxes(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """Rectangles (int64, n x 4: top, left, height, width) for photos of these sizes (int64)."""
+        log_ratio = (float(np.log(self.ratio[0])), float(np.log(self.ratio[1])))
+        return _boxes(heights, widths, keys, self.place, self.scale, log_ratio)
+
+    def reference(self) -> RandomResizedCrop:
+        """torchvision's RandomResizedCrop, bilinear with antialiasing (PIL), as its ImageNet example has it."""
+        return RandomResizedCrop(self.size, self.scale, self.ratio, InterpolationMode.BILINEAR)
+
+
+STAGE = Rrc

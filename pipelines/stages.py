@@ -1,0 +1,101 @@
+"""Stages as text: "rrc(176)|flip|normalize" becomes a list of stages.
+
+Each stage is one file in pipelines/ops/ that holds both of its faces: the JIT operation that the FFCV
+loader runs, and the reference transform that other loaders use and that the tests compare it with.
+"""
+
+import ast
+import difflib
+import importlib
+import pkgutil
+from collections.abc import Callable
+
+from pipelines import ops
+from pipelines.errors import UserError
+
+# The kinds of stages in the order in which they may stand.
+CROP, IMAGE, VALUES = "crop", "image", "values"
+
+
+class Stage:
+    """One stage of a pipeline. A file in pipelines/ops/ defines a subclass and names it STAGE.
+
+    `kind` says what the JIT operation does, and with which method:
+    - CROP: `boxes(heights, widths, keys)` says which rectangle of each photo is cut out and resized
+      to `size` x `size` pixels. Exactly one, and first.
+    - IMAGE: `apply(images, keys)` changes images (uint8, n x H x W x 3) in place. Any number.
+    - VALUES: `apply(images, target)` writes numbers into target (n x H x W x 3). At most one, last.
+
+    `keys` (uint64, one a sample) are for pipelines.draws.uniform(key, self.place, n).
+    `place` is the stage's place in the pipeline; the parser sets it.
+    """
+
+    kind = IMAGE
+    place = 0
+
+    def reference(self) -> Callable:
+        """The torchvision transform (PIL image or tensor) that the JIT operation must agree with."""
+        raise NotImplementedError
+
+
+def known() -> list[str]:
+    """Names of all stages: the files in pipelines/ops/."""
+    return sorted(m.name for m in pkgutil.iter_modules(ops.__path__) if not m.name.startswith("_"))
+
+
+def _parse_one(text: str, place: int) -> Stage:
+    """One stage such as "rrc(176, scale=(0.25, 1.0))"; arguments are literals, nothing is evaluated."""
+    try:
+        call = ast.parse(text.strip(), mode="eval").body
+    except SyntaxError:
+        raise UserError(f"cannot read the stage '{text.strip()}'", "write it as name or name(1, key=2)") from None
+    arguments, keywords = [], []
+    if isinstance(call, ast.Call):
+        call, arguments, keywords = call.func, call.args, call.keywords
+    if not isinstance(call, ast.Name):
+        raise UserError(f"cannot read the stage '{text.strip()}'", "write it as name or name(1, key=2)")
+    if call.id not in known():
+        close = difflib.get_close_matches(call.id, known(), 1)
+        raise UserError(
+            f"unknown stage '{call.id}'" + (f" (did you mean '{close[0]}'?)" if close else ""),
+            f"use one of {', '.join(known())}, or add pipelines/ops/{call.id}.py",
+        )
+    try:
+        values = [ast.literal_eval(a) for a in arguments]
+        named = {k.arg: ast.literal_eval(k.value) for k in keywords if k.arg}
+    except ValueError:
+        raise UserError(f"the arguments of '{text.strip()}' are not literals", "give numbers or tuples") from None
+    try:
+        stage = importlib.import_module(f"pipelines.ops.{call.id}").STAGE(*values, **named)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"wrong arguments in the stage '{text.strip()}': {error}", "see its file in pipelines/ops") from None
+    stage.place = place
+    return stage
+
+
+def parse(text: str) -> list[Stage]:
+    """The stages of a pipeline text, checked for their order; raises UserError."""
+    stages = [_parse_one(part, place) for place, part in enumerate(text.split("|"))]
+    kinds = [s.kind for s in stages]
+    if kinds[0] != CROP or kinds.count(CROP) != 1:
+        raise UserError(f"'{text}' must have one crop stage, and first", "begin with rrc(size) or center(size)")
+    if VALUES in kinds[:-1]:
+        raise UserError(f"in '{text}' a stage follows the one that makes numbers of pixels", "put normalize last")
+    return stages
+
+
+def check_number(name: str, value, low: float, high: float, whole: bool = False) -> None:
+    """Raise ValueError unless `value` is a number (not a bool) from `low` to `high`."""
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        raise ValueError(f"{name}={value!r} is not {'a whole number' if whole else 'a number'} from {low} to {high}")
+
+
+def check_range(name: str, value, low: float, high: float) -> None:
+    """Raise ValueError unless `value` is a pair of numbers, in order, between `low` and `high`."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"{name}={value!r} is not a pair (low, high)")
+    for number in value:
+        check_number(name, number, low, high)
+    if value[0] > value[1]:
+        raise ValueError(f"{name}={value!r} is not in order")

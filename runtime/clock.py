@@ -1,0 +1,56 @@
+"""Where the time of an epoch went: waiting for data, and the rest. Seconds by the monotonic clock."""
+
+import time
+from collections.abc import Iterable, Iterator
+
+import torch
+
+
+class EpochClock:
+    """Times one pass over a loader.
+
+    The first batch is told apart from the others: it holds the start of threads or processes and the
+    compilation of the stages. CUDA is synchronised only at the end.
+    """
+
+    def __init__(self, device: torch.device):
+        self._device = device
+        self._start = time.perf_counter()
+        self._total = 0.0
+        self.first_batch = 0.0
+        self.waited = 0.0
+        self.images = 0
+
+    def watch(self, loader: Iterable) -> Iterator:
+        """The loader's batches; the time until each of them arrives counts as waiting."""
+        batches = iter(loader)
+        while True:
+            before = time.perf_counter()
+            batch = next(batches, None)
+            waited = time.perf_counter() - before
+            if batch is None:
+                return
+            if self.images == 0:
+                self.first_batch = waited
+            else:
+                self.waited += waited
+            self.images += len(batch[1])
+            yield batch
+
+    def stop(self) -> float:
+        """Seconds since the start, all work on the GPU included."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        self._total = time.perf_counter() - self._start
+        return self._total
+
+    def facts(self) -> dict:
+        """For the log, after stop(): `images_per_second` leaves the wait for the first batch out."""
+        steady = self._total - self.first_batch
+        return {
+            "train_time": self._total,
+            "wait_time": self.waited,
+            "first_batch_time": self.first_batch,
+            "images": self.images,
+            "images_per_second": self.images / steady if steady > 0 else None,
+        }

@@ -1,0 +1,299 @@
+"""The strict edge over fastargs: sections and parameters are declared with it, collected here.
+
+fastargs alone exits 0 on an invalid value, drops misspelt YAML keys, reads `False` as true and lets the
+environment beat the command line. Here the command line beats the config files, those beat the defaults,
+the environment is never read, and whatever is not understood is an error of one line.
+"""
+
+import difflib
+import json
+import math
+import sys
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import yaml
+from fastargs import Config, Param, validation
+from fastargs.exceptions import ValidationError
+from fastargs.validation import And, Checker, Or
+from terminaltables import AsciiTable
+
+from pipelines.errors import UserError
+
+DEFAULT, COMMAND_LINE = "default", "command line"
+
+
+class Bool(Checker):
+    """1/0, true/false, yes/no, on/off in any case, and nothing else."""
+
+    def check(self, value):
+        return ("0", "false", "no", "off", "1", "true", "yes", "on").index(str(value).lower()) >= 4
+
+    def help(self):
+        return "1/0 or true/false"
+
+
+class _Rule(Checker):
+    def __init__(self, convert: Callable[[Any], Any], words: str):
+        self.convert, self.words = convert, words
+
+    def check(self, value):
+        if isinstance(value, bool) or not isinstance(value, int | float | str):
+            raise TypeError(value)
+        return self.convert(value)
+
+    def help(self):
+        return self.words
+
+
+def _int(value: int | float | str) -> int:
+    with suppress(ValueError):
+        return int(str(value))
+    if not float(value).is_integer():
+        raise ValueError(value)
+    return int(float(value))
+
+
+def _float(value: int | float | str) -> float:
+    if not math.isfinite(float(value)):
+        raise ValueError(value)
+    return float(value)
+
+
+# A boolean is none of the first three. 16.0 and '1e3' are ints, 1.5 is not; nan and inf are no floats;
+# a number is a string too, as in dist.port: 12355.
+INT, FLOAT, STR, BOOL = _Rule(_int, "an int"), _Rule(_float, "a float"), _Rule(str, "a string"), Bool()
+# fastargs' own take 1.5 for an int and any text for true, so ours stand in for them wherever they occur.
+_STRICT = {validation.Int: INT, validation.Float: FLOAT, validation.Str: STR, validation.Bool: BOOL}
+
+
+def _strict(checker: Checker) -> Checker:
+    checker = validation.get_checker(checker)
+    if type(checker) in (And, Or):
+        return type(checker)(*map(_strict, checker.checkers))
+    return _STRICT.get(type(checker), checker)
+
+
+def between(checker: Checker, low: float, high: float, words: str = "") -> Checker:
+    """`between(FLOAT, 0, 1)`: a float between 0 and 1, both included."""
+    checker = _strict(checker)
+
+    def convert(value):
+        number = checker.check(value)
+        if not low <= number <= high:
+            raise ValueError(value)
+        return number
+
+    return _Rule(convert, f"{checker.help()} {words or f'between {low} and {high}'}")
+
+
+def at_least(checker: Checker, low: float) -> Checker:
+    """`at_least(INT, 1)`: an int of at least 1."""
+    return between(checker, low, math.inf, f"of at least {low}")
+
+
+def one_of(*values: Any) -> Checker:
+    """`one_of('sgd', 'adamw')`: one of these, told by their text and returned as declared here."""
+    texts = {str(value): value for value in values}
+    return _Rule(lambda value: texts[str(value)], ("one of " if len(texts) > 1 else "") + ", ".join(texts))
+
+
+class Settings:
+    """What a script was told: `settings.data.workers`, None where nothing is set and there is no default.
+
+    `origin` maps 'data.workers' to 'default', to the path of a config file, or to 'command line'.
+    """
+
+    def __init__(self, values: dict[str, Any], origin: dict[str, str]):
+        self.origin = origin
+        self._values = values
+        for key, value in values.items():
+            *sections, name = key.split(".")
+            holder = self
+            for section in sections:
+                holder = holder.__dict__.setdefault(section, SimpleNamespace())
+            setattr(holder, name, value)
+
+    def flat(self) -> dict[str, Any]:
+        """All values, as 'section.name' -> value."""
+        return dict(self._values)
+
+
+def parse(config: Config, argv: Sequence[str]) -> Settings:
+    """The settings that `argv` and the config files named in it give to the sections of `config`.
+
+    Raises UserError for whatever the user has to mend, and SystemExit(0) after printing --help.
+    fastargs' `enable_if` and `is_flag` are not looked at.
+    """
+    if "--help" in argv or "-h" in argv:
+        print(_help(config), flush=True)
+        raise SystemExit(0)
+    params = {".".join(path): param for path, param in config.entries.items()}
+    files, given = _command_line(argv, params)
+    raw, origin = dict.fromkeys(params), dict.fromkeys(params, DEFAULT)
+    layers = [(file, _flatten(_read(file), file, params)) for file in files]
+    for source, found in [*layers, (COMMAND_LINE, given)]:
+        raw |= found
+        # null means: back to the default
+        origin |= {key: DEFAULT if value is None else source for key, value in found.items()}
+    values = {key: _value(key, param, raw[key], origin[key]) for key, param in params.items()}
+    missing = ", ".join(key for key, param in params.items() if param.required and values[key] is None)
+    if missing:
+        raise _error(f"missing {missing}", "give --section.name=value or set it in a --config-file")
+    return Settings(values, origin)
+
+
+def run(main: Callable[[list[str]], None]) -> None:
+    """The outermost edge of every script: `main(sys.argv[1:])`, and what the user can mend as one line."""
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
+
+
+def _value(key: str, param: Param, raw: Any, origin: str) -> Any:
+    value = param.default if raw is None else raw
+    if value is None:
+        return None
+    checker = _strict(param.checker)
+    try:
+        return Param(checker).validate(value)
+    except ValidationError:
+        if origin == DEFAULT:  # a mistake in the script, not of its user
+            raise ValueError(f"the default of {key}, {value!r}, is not {checker.help()}") from None
+    where = "" if origin == COMMAND_LINE else f" (in {origin})"
+    raise _error(f"{key}={value} is not {checker.help()}{where}", f"give {checker.help()}")
+
+
+def _command_line(argv: Sequence[str], known: Collection[str]) -> tuple[list[str], dict[str, Any]]:
+    """The config files, and the values by key; an option given twice has its last value."""
+    files, given, words = [], {}, list(argv)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("-"):
+            raise _error(f"unexpected argument '{word}'", "write options as --section.name=value")
+        option, equals, value = word.partition("=")
+        names_file = option in ("--config-file", "-C")
+        if not names_file and not (option.startswith("--") and option[2:] in known):
+            hint = _hint(option.lstrip("-"), [*known, "config-file", "help"], "--")
+            raise _error(f"unknown option '{option}'", hint)
+        if not equals:
+            # One dash may begin a negative number, two never begin a value that stands apart.
+            if not words or words[0].startswith("--") or words[0].partition("=")[0] == "-C":
+                raise _error(f"{option} needs a value", f"write {option}=VALUE")
+            value = words.pop(0)
+        if names_file:
+            files.append(value)
+        else:
+            given[option[2:]] = None if value == "null" else value
+    return files, given
+
+
+class _TextLoader(yaml.SafeLoader):
+    """YAML whose numbers stay as they were written, so that a file and the command line mean the same.
+
+    PyYAML takes 5e-5 for a text, 12:30 for 750, 010 for 8 and 1.10 for 1.1: what a parameter is, its
+    checker knows better. Of the booleans only true and false are such; on, off, yes, no stay texts.
+    """
+
+    def compose_mapping_node(self, anchor):
+        # PyYAML keeps the last of two equal keys: a section written twice would lose its first half.
+        node = super().compose_mapping_node(anchor)
+        names = [key.value for key, _ in node.value]
+        for at, (key, _) in enumerate(node.value):
+            if key.value in names[:at]:
+                raise yaml.MarkedYAMLError(None, None, f"'{key.value}' is given twice", key.start_mark)
+        return node
+
+    def construct_boolean(self, node):
+        text = self.construct_scalar(node)
+        return {"true": True, "false": False}.get(text.lower(), text)
+
+
+for _tag in ("int", "float", "timestamp"):
+    _TextLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _TextLoader.construct_scalar)
+_TextLoader.add_constructor("tag:yaml.org,2002:bool", _TextLoader.construct_boolean)
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"'{max(names, key=names.count)}' is given twice")
+    return dict(pairs)
+
+
+def _read(file: str) -> dict:
+    """The mapping in a config file, its numbers as texts."""
+    suffix = Path(file).suffix.lower()
+    if suffix not in (".yaml", ".yml", ".json"):  # not read to find out: it may be a dataset of 100 GB
+        raise _error(f"config file '{file}' is not a .yaml, .yml or .json file", "give one that is")
+    try:
+        text = Path(file).read_text(encoding="utf-8-sig")
+        if suffix == ".json":
+            hooks = dict.fromkeys(("parse_int", "parse_float", "parse_constant"), str)
+            content = json.loads(text, object_pairs_hook=_json_object, **hooks)
+        else:
+            content = yaml.load(text, Loader=_TextLoader)
+    except OSError as error:
+        raise _error(f"config file '{file}' cannot be read ({error.strerror})", "check its path") from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        why = f"line {mark.line + 1}: {error.problem}" if mark else " ".join(str(error).split())
+        raise _error(f"config file '{file}' is not valid {suffix[1:]} ({why})", "mend it there") from error
+    if not isinstance(content, dict | None):
+        raise _error(f"config file '{file}' has no sections at its top level", "write section: {name: value}")
+    return content or {}
+
+
+def _flatten(mapping: dict, file: str, known: Collection[str], prefix: str = "") -> dict[str, Any]:
+    """Nested and dotted keys alike as 'section.name' -> value."""
+    sections = {key[:end] for key in known for end, letter in enumerate(key) if letter == "."}
+    found = {}
+    for name, value in mapping.items():
+        key = f"{prefix}{name}"
+        if key in known:
+            inner = {key: value}
+        elif key not in sections:
+            raise _error(f"unknown key '{key}' in {file}", _hint(key, [*known, *sections]))
+        elif not isinstance(value, dict | None):
+            raise _error(f"'{key}' in {file} is a section, not a value", f"write {key}: {{name: value}}")
+        else:
+            inner = _flatten(value or {}, file, known, f"{key}.")
+        for twice in found.keys() & inner.keys():
+            raise _error(f"'{twice}' is given twice in {file}", "keep one of them")
+        found |= inner
+    return found
+
+
+def _hint(key: str, names: Sequence[str], dashes: str = "") -> str:
+    near = difflib.get_close_matches(key, names, 1)
+    near = near or [name for name in names if name.split(".")[-1] == key.split(".")[-1]]
+    return f"did you mean '{dashes}{near[0]}'?" if near else "see --help for the known ones"
+
+
+def _error(what: str, to_do: str) -> UserError:
+    """Values and keys come from outside and may hold line breaks; the error stays one line."""
+    escaped = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in text) for text in (what, to_do)]
+    return UserError(*escaped)
+
+
+def _help(config: Config) -> str:
+    """A table for each section. fastargs' own would read sys.argv, the environment and the config files."""
+    text = f"usage: {Path(sys.argv[0]).name} [--config-file FILE]... [--section.name=value]...\n\n"
+    text += "The command line beats the config files (.yaml, .yml, .json), and the last of those the first.\n"
+    for namespace, paths in config.sections_to_entries.items():
+        rows = [["Name", "Default", "Constraint", "Description"]]
+        for path in paths:
+            param = config.entries[path]
+            default = ("required" if param.required else "") if param.default is None else str(param.default)
+            rows.append([".".join(path), default, _strict(param.checker).help(), param.desc])
+        title = f"{'.'.join(namespace)}: {config.sections[namespace].desc or ''}"
+        text += f"\n{title}\n{AsciiTable(rows).table}\n"
+    return text

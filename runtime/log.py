@@ -1,0 +1,67 @@
+"""The folder of a run: params.json, log.jsonl (a line an epoch), checkpoint.pt, final_weights.pt."""
+
+import json
+import time
+from pathlib import Path
+from uuid import uuid4
+
+from pipelines.beton import publish
+from pipelines.errors import UserError
+from runtime import env
+
+
+class RunFolder:
+    """Where rank 0 writes; other ranks have none (`active` False) and everything here does nothing."""
+
+    def __init__(self, folder: Path | None):
+        self.path = folder
+        self.active = folder is not None
+        self._start = time.time()
+
+    @classmethod
+    def create(cls, parent: str, name: str | None, settings) -> "RunFolder":
+        """A new folder below `parent`, named `name` or by the time; params.json is written to it."""
+        name = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid4().hex[:6]}"
+        folder = Path(parent) / name
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            raise UserError(f"{folder} exists already", "give another logging.name") from None
+        except OSError as error:
+            raise UserError(f"cannot make {folder} ({error.strerror})", "give another logging.folder") from None
+        facts = {
+            "params": settings.flat(),
+            "origin": settings.origin,
+            "versions": env.versions(),
+            "machine": env.machine(),
+        }
+        publish(folder / "params.json", json.dumps(facts, indent=1) + "\n")
+        print(f"=> Logging in {folder}")
+        return cls(folder)
+
+    @classmethod
+    def reopen(cls, folder: Path, epoch: int) -> "RunFolder":
+        """The folder of an interrupted run, its log cut back to the first `epoch` epochs."""
+        log = folder / "log.jsonl"
+        kept = []
+        for line in log.read_text().splitlines() if log.exists() else []:
+            try:
+                if json.loads(line)["epoch"] < epoch:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError):
+                break  # the line that the interruption cut off
+        publish(log, "".join(kept))
+        print(f"=> Going on in {folder} after {epoch} epochs")
+        return cls(folder)
+
+    def log(self, line: dict) -> None:
+        """Append a line to log.jsonl and print the gist of it."""
+        if not self.active:
+            return
+        now = time.time()
+        line = {"timestamp": now, "relative_time": now - self._start, **line}
+        with open(self.path / "log.jsonl", "a") as file:
+            file.write(json.dumps(line) + "\n")
+        shown = ("epoch", "res", "train_loss", "val_loss", "top_1", "top_5", "train_time", "wait_time", "val_time")
+        gist = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k in shown if (v := line.get(k)) is not None]
+        print("=> " + " ".join(gist), flush=True)
