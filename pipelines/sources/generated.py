@@ -41,18 +41,18 @@ def _pattern(name, x, y, rng):
     radius, angle = cv2.cartToPolar(x, y)
     match name:
         case "blobs":
-            k = rng.uniform(14, 18)  # waves of one length from all directions
+            k = rng.uniform(6, 8)  # waves of one length from all directions
             waves = [(k * math.cos(a), k * math.sin(a), rng.uniform(0, 6.3)) for a in rng.uniform(0, 6.3, 7)]
-            return 0.5 * sum(np.sin(a * x + b * y + phase) for a, b, phase in waves)
+            return 0.5 * sum(np.sin(a * x + b * y + phase) for a, b, phase in waves) + 0.5
         case "checks":
             k = rng.uniform(9, 13)
             return 1.5 * np.sin(k * x) * np.sin(k * y)
         case "crosses":
-            k = rng.uniform(1.4, 1.9)
+            k = rng.uniform(1.2, 1.5)
             u, v = (np.abs(z * k - np.floor(z * k) - 0.5) for z in (x, y))
             return 4 * np.minimum(0.1 - np.minimum(u, v), 0.42 - np.maximum(u, v))
         case "dots":
-            k = rng.uniform(18, 25)
+            k = rng.uniform(21, 27)
             return np.cos(k * x) + np.cos(k * y) - 0.75
         case "rings":
             return np.sin(rng.uniform(12, 18) * radius + rng.uniform(0, 6.3))
@@ -133,15 +133,13 @@ def _draw_leaves(canvas, rng, count, smallest, largest):
 def _draw_object(canvas, rng, pattern, radius):
     """Paints one object with the pattern; radius in shares of the short side."""
     height, width = canvas.shape[:2]
-    radius = float(radius * min(height, width))
-    inside = 0.55 * radius  # the centre stays far enough inside that most of the object is seen
+    radius *= min(height, width)
+    inside = 0.5 * radius  # the centre stays far enough inside that most of the object is seen
     centre_x, centre_y = rng.uniform((inside, inside), (width - inside, height - inside)).tolist()
-    reach = 1.4 * radius
-    rows = slice(max(0, int(centre_y - reach)), int(centre_y + reach) + 1)
-    columns = slice(max(0, int(centre_x - reach)), int(centre_x + reach) + 1)
-    behind = canvas[rows, columns]
+    top, left = (max(0, int(centre - 1.4 * radius)) for centre in (centre_y, centre_x))
+    behind = canvas[top : int(centre_y + 1.4 * radius) + 1, left : int(centre_x + 1.4 * radius) + 1]
     y, x = np.indices(behind.shape[:2], np.float32)
-    x, y = (x + columns.start - centre_x) / radius, (y + rows.start - centre_y) / radius
+    x, y = (x + (left - centre_x)) / radius, (y + (top - centre_y)) / radius
 
     # Numbers are Python floats below: a NumPy scalar would make the fields float64 and twice as slow.
     distance, angle = cv2.cartToPolar(x, y)
@@ -149,7 +147,7 @@ def _draw_object(canvas, rng, pattern, radius):
     outline = sum(size * np.cos(n * angle + phase) for n, size, phase in bumps) + 1 - distance
     cover = np.clip(outline * radius + 0.5, 0, 1)[..., None]
 
-    turn, squeeze, slope = rng.uniform((-0.4, 0.8, -0.2), (0.4, 1.25, 0.2)).tolist()
+    turn, squeeze, slope = rng.uniform((-0.25, 0.85, -0.15), (0.25, 1.15, 0.15)).tolist()
     cos, sin = math.cos(turn), math.sin(turn)
     x, y = (cos * x + sin * y) * squeeze, cos * y - sin * x + slope * x
     bend_x, bend_y = (rng.uniform(0.03, 0.1) * np.sin(3 * z + rng.uniform(0, 6.3)) for z in (y, x))
@@ -174,7 +172,7 @@ def _expose(canvas, rng):
     down = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     across = np.linspace(-1, 1, width, dtype=np.float32)
     light = (1 + slopes[0] * down) * (1 + slopes[1] * across)
-    strength = rng.uniform(0.1, 0.3) / 255
+    strength = rng.uniform(0.08, 0.25) / 255
     light *= 1 + strength * canvas[..., 3] * texture
     photo = canvas[..., :3] * light[..., None]
     photo = cv2.GaussianBlur(photo, (0, 0), rng.uniform(0.5, 0.9))
@@ -190,7 +188,7 @@ def draw_photo(seed: int, split: str, index: int, pattern: str) -> np.ndarray:
     _draw_leaves(canvas, rng, count=rng.integers(6, 20), smallest=0.03, largest=0.8)
     if rng.random() < 0.2:  # a small object of any class, to be overlooked
         _draw_object(canvas, rng, CLASSES[rng.integers(10)], rng.uniform(0.08, 0.14))
-    _draw_object(canvas, rng, pattern, rng.uniform(0.55, 0.85))
+    _draw_object(canvas, rng, pattern, rng.uniform(0.65, 0.95))
     _draw_leaves(canvas, rng, count=rng.integers(0, 6), smallest=0.03, largest=0.16)
     return _expose(canvas, rng)
 
@@ -241,10 +239,11 @@ def write_folder(out: Path, counts: dict[str, int], seed: int, workers: int) -> 
     if workers < 1:
         raise UserError(f"{workers} workers asked for", "ask for 1 or more")
     sources = {split: open_source(None, split, seed, count) for split, count in counts.items()}
-    parameters = {"version": VERSION, "seed": seed, **counts}
+    parameters = json.dumps({"version": VERSION, "seed": seed, **counts}) + "\n"
     out = Path(out).resolve()
     if out.exists():
-        if _read_parameters(out) == parameters:
+        card = out / ".generated.json"
+        if card.is_file() and card.read_bytes() == parameters.encode():
             return False
         raise UserError(f"{out} exists and does not hold these photos", "remove it or name another folder")
     partial = out.with_name(f".{out.name}.{os.getpid()}.partial")
@@ -259,18 +258,11 @@ def write_folder(out: Path, counts: dict[str, int], seed: int, workers: int) -> 
         with ThreadPoolExecutor(workers) as pool:
             written = pool.map(write, *zip(*jobs, strict=True))
             list(tqdm(written, desc=out.name, total=len(jobs), unit="photo"))
-        (partial / ".generated.json").write_text(json.dumps(parameters) + "\n")
+        (partial / ".generated.json").write_text(parameters)
         partial.rename(out)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return True
-
-
-def _read_parameters(folder):
-    try:
-        return json.loads((folder / ".generated.json").read_text())
-    except (OSError, ValueError):
-        return None
 
 
 class _Parser(argparse.ArgumentParser):

@@ -1,0 +1,86 @@
+"""The sections that the training scripts share: ffcv-imagenet's, names and meanings kept, and ours."""
+
+from fastargs import Config, Param, Section
+
+from runtime.config import BOOL, FLOAT, INT, STR, at_least, between, one_of
+
+
+def add_data(config: Config) -> None:
+    """Where the batches come from, and which model they go to."""
+    Section("model", "model details", config_descriptor=config).params(
+        arch=Param(STR, "a torchvision model, or timm:NAME", default="resnet18"),
+        pretrained=Param(BOOL, "start from the library's weights", default=0),
+        weights=Param(STR, "start from this final_weights.pt or checkpoint.pt"),
+    )
+    Section("data", "data related", config_descriptor=config).params(
+        train_dataset=Param(STR, "a .beton, or a photo folder for data.loader=torch", required=True),
+        val_dataset=Param(STR, "the same, for validation", required=True),
+        num_workers=Param(at_least(INT, 1), "threads or processes of the loader, on each rank", required=True),
+        in_memory=Param(BOOL, "the dataset fits into memory; else it is read nearly in sequence", required=True),
+        gpu=Param(at_least(INT, 0), "which GPU, when not distributed", default=0),
+        loader=Param(STR, "a file in pipelines/loaders", default="ffcv"),
+        train_stages=Param(STR, "stages for training; {res} is the resolution", default="rrc({res})|flip|normalize"),
+        val_stages=Param(
+            STR,
+            "stages for validation; {res} and {ratio} are the resolution and the crop ratio",
+            default="center({res}, ratio={ratio})|normalize",
+        ),
+    )
+    Section("validation", "validation", config_descriptor=config).params(
+        batch_size=Param(at_least(INT, 1), "photos in a batch, on each rank", default=512),
+        resolution=Param(between(INT, 8, 4096), "side of the validation image in pixels", default=224),
+        crop_ratio=Param(between(FLOAT, 0.1, 1), "side of the crop / short side of the photo", default=224 / 256),
+        lr_tta=Param(BOOL, "add the outputs for the image and its mirror image", default=1),
+    )
+
+
+def add_training(config: Config) -> None:
+    """The recipe of the ResNet trainer."""
+    side = between(INT, 8, 4096)
+    Section("resolution", "resolution schedule", config_descriptor=config).params(
+        min_res=Param(side, "resolution at the start", default=160),
+        max_res=Param(side, "resolution at the end", default=160),
+        start_ramp=Param(at_least(INT, 0), "epoch at which it begins to rise", default=0),
+        end_ramp=Param(at_least(INT, 0), "epoch at which it has risen", default=0),
+    )
+    Section("lr", "learning rate schedule", config_descriptor=config).params(
+        lr=Param(at_least(FLOAT, 0), "the highest learning rate", default=0.5),
+        lr_schedule_type=Param(one_of("cyclic", "step"), "up and down again, or in steps", default="cyclic"),
+        lr_peak_epoch=Param(at_least(FLOAT, 0), "cyclic: epoch of the highest rate", default=2),
+        step_ratio=Param(between(FLOAT, 0, 1), "step: factor of each step", default=0.1),
+        step_length=Param(at_least(INT, 1), "step: epochs between steps", default=30),
+    )
+    Section("training", "training", config_descriptor=config).params(
+        batch_size=Param(at_least(INT, 1), "photos in a batch, on each rank", default=512),
+        epochs=Param(at_least(INT, 1), "number of epochs", default=30),
+        optimizer=Param(STR, "sgd, or any of timm's", default="sgd"),
+        momentum=Param(between(FLOAT, 0, 1), "momentum", default=0.9),
+        weight_decay=Param(at_least(FLOAT, 0), "weight decay", default=4e-5),
+        bn_wd=Param(BOOL, "weight decay on norm layers and biases too", default=0),
+        label_smoothing=Param(between(FLOAT, 0, 1), "label smoothing", default=0.1),
+        use_blurpool=Param(BOOL, "blur before strided convolutions", default=0),
+        precision=Param(
+            one_of("auto", "fp16", "bf16", "none"),
+            "mixed precision; auto: fp16 on a GPU, bf16 on a CPU that has it, else none",
+            default="auto",
+        ),
+        compile=Param(BOOL, "torch.compile the model", default=0),
+        seed=Param(between(INT, 0, 2**31 - 1), "of weights, order and augmentations", default=0),
+        distributed=Param(BOOL, "start dist.world_size processes (not needed under torchrun)", default=0),
+        eval_only=Param(BOOL, "only evaluate model.weights, model.pretrained or training.resume", default=0),
+        resume=Param(STR, "go on from this checkpoint.pt (or its folder)"),
+    )
+
+
+def add_running(config: Config) -> None:
+    """Where a run is logged and how its processes meet."""
+    Section("logging", "logging", config_descriptor=config).params(
+        folder=Param(STR, "a folder is made in here for each run", required=True),
+        name=Param(STR, "name of that folder; default: the time"),
+        log_level=Param(between(INT, 0, 2), "0: evaluate only at the end, 1: after each epoch, 2: show the loss", default=1),
+    )
+    Section("dist", "distributed training", config_descriptor=config).params(
+        world_size=Param(at_least(INT, 1), "number of processes", default=1),
+        address=Param(STR, "address of rank 0", default="localhost"),
+        port=Param(STR, "port of rank 0", default="12355"),
+    )

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Write the train and val betons of a photo folder that has train/<class>/ and val/<class>/.
+#
+#     IMAGENET_DIR=... WRITE_DIR=... ./write_imagenet.sh MAX_RESOLUTION JPEG_RATIO JPEG_QUALITY [--cfg.name=value ...]
+#
+# e.g. `./write_imagenet.sh 500 0.50 90` writes train_500_0.50_90.beton and val_500_0.50_90.beton.
+# Further arguments go to write_dataset.py. PYTHON names another interpreter than .venv's.
+set -euo pipefail
+
+fail() { echo "error: $1" >&2; exit 2; }
+
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+[ $# -ge 3 ] || fail "three arguments are needed; give MAX_RESOLUTION JPEG_RATIO JPEG_QUALITY, e.g. 500 0.50 90"
+photos=${IMAGENET_DIR:-${DATA_DIR:-}}
+[ -n "$photos" ] || fail "IMAGENET_DIR (or DATA_DIR) is not set; set it to the folder that holds train/ and val/"
+[ -n "${WRITE_DIR:-}" ] || fail "WRITE_DIR is not set; set it to the folder for the betons"
+python=${PYTHON:-$here/.venv/bin/python}
+command -v "$python" > /dev/null || fail "there is no $python; run ./setup.sh"
+resolution=$1 ratio=$2 quality=$3
+shift 3
+mkdir -p "$WRITE_DIR"
+for split in train val; do
+    "$python" "$here/write_dataset.py" \
+        --cfg.dataset=imagenet --cfg.split="$split" --cfg.data_dir="$photos/$split" \
+        --cfg.write_path="$WRITE_DIR/${split}_${resolution}_${ratio}_${quality}.beton" \
+        --cfg.write_mode=proportion --cfg.max_resolution="$resolution" \
+        --cfg.compress_probability="$ratio" --cfg.jpeg_quality="$quality" "$@"
+done
