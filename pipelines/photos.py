@@ -107,7 +107,9 @@ class Photos:
             self._map = mmap.mmap(file.fileno(), os.path.getsize(path), access=mmap.ACCESS_READ)
         self._bytes = np.frombuffer(self._map, np.uint8)
 
-    def cut(self, decoder: int, samples: np.ndarray, boxes: np.ndarray, pixels: np.ndarray, target: np.ndarray):
+    def cut(
+        self, decoder: int, samples: np.ndarray, boxes: np.ndarray, pixels: np.ndarray, target: np.ndarray
+    ):
         """Cut rectangles out of photos and resize them into target (uint8, n x H x W x 3).
 
         `samples` (int64, n) are indices, `boxes` (int64, n x 4) rectangles as (top, left, height,

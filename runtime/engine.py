@@ -53,7 +53,9 @@ def train_epoch(
     clock.stop()
     train_loss = losses.compute().item()
     if not math.isfinite(train_loss):
-        raise UserError(f"the training loss became {train_loss} ({title})", "lower lr.lr, or set training.precision")
+        raise UserError(
+            f"the training loss became {train_loss} ({title})", "lower lr.lr, or set training.precision"
+        )
     return {"train_loss": train_loss, "lr": float(lrs[-1]), **clock.facts()}
 
 
@@ -67,7 +69,9 @@ def evaluate(
     is that of their mean. Returns val_loss, top_1, top_5, val_images and val_time (seconds).
     """
     started = time.perf_counter()
-    plain = getattr(model, "module", model)  # DistributedDataParallel would synchronise, and hang on unequal shares
+    plain = getattr(
+        model, "module", model
+    )  # DistributedDataParallel would synchronise, and hang on unequal shares
     plain.eval()
     if place.world_size > 1:
         for buffer in plain.buffers():
@@ -89,4 +93,9 @@ def evaluate(
     # torchmetrics divides in float32; what it divided is a count of photos
     accuracies = {name: round(value.item() * images) / images for name, value in metrics.compute().items()}
     val_loss = losses.compute().item()
-    return {"val_loss": val_loss, **accuracies, "val_images": images, "val_time": time.perf_counter() - started}
+    return {
+        "val_loss": val_loss,
+        **accuracies,
+        "val_images": images,
+        "val_time": time.perf_counter() - started,
+    }

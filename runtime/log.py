@@ -28,7 +28,9 @@ class RunFolder:
         except FileExistsError:
             raise UserError(f"{folder} exists already", "give another logging.name") from None
         except OSError as error:
-            raise UserError(f"cannot make {folder} ({error.strerror})", "give another logging.folder") from None
+            raise UserError(
+                f"cannot make {folder} ({error.strerror})", "give another logging.folder"
+            ) from None
         facts = {
             "params": settings.flat(),
             "origin": settings.origin,
@@ -62,6 +64,20 @@ class RunFolder:
         line = {"timestamp": now, "relative_time": now - self._start, **line}
         with open(self.path / "log.jsonl", "a") as file:
             file.write(json.dumps(line) + "\n")
-        shown = ("epoch", "res", "train_loss", "val_loss", "top_1", "top_5", "train_time", "wait_time", "val_time")
-        gist = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k in shown if (v := line.get(k)) is not None]
+        shown = (
+            "epoch",
+            "res",
+            "train_loss",
+            "val_loss",
+            "top_1",
+            "top_5",
+            "train_time",
+            "wait_time",
+            "val_time",
+        )
+        gist = [
+            f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}"
+            for k in shown
+            if (v := line.get(k)) is not None
+        ]
         print("=> " + " ".join(gist), flush=True)

@@ -1,4 +1,7 @@
-"""Loaders: each a file here with `needs` (its packages) and `open_loader(task)`.
+"""Loaders: each a file here with `needs`, `reads` and `open_loader(task)`.
+
+`needs` maps the modules that it imports to the packages to install; `reads` is "beton", "photos" (a
+folder with one folder for each class) or "any".
 
 A loader is an iterable: each iteration is one epoch, the first one being task.epoch. It yields
 `images, labels`: images N x C x H x W in channels_last memory format, normalised, of the task's
@@ -57,6 +60,11 @@ def missing(name: str) -> list[str]:
         )
     needs = importlib.import_module(f"pipelines.loaders.{name}").needs
     return [package for module, package in needs.items() if importlib.util.find_spec(module) is None]
+
+
+def reads(name: str) -> str:
+    """What the loader `name` reads: "beton", "photos" or "any"."""
+    return importlib.import_module(f"pipelines.loaders.{name}").reads
 
 
 def open_loader(name: str, task: Task):

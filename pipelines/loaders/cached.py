@@ -2,9 +2,11 @@
 
 import os
 
-from pipelines.loaders import Task, open_loader as open_by_name
+from pipelines.loaders import Task
+from pipelines.loaders import open_loader as open_by_name
 
 needs = {}
+reads = "any"
 
 
 def open_loader(task: Task) -> "Loader":

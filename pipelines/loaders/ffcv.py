@@ -22,6 +22,7 @@ from pipelines.photos import Photos, close_decoder, open_decoder
 from pipelines.slots import SlotPool
 
 needs = {"ffcv": "ffcv"}
+reads = "beton"
 
 # Batches that are prepared while one is used (FFCV's batches_ahead).
 _AHEAD = 3

@@ -21,6 +21,7 @@ from pipelines.loaders import Task
 from pipelines.sources.imagefolder import open_source
 
 needs = {"torchvision": "torchvision"}
+reads = "photos"
 
 
 def open_loader(task: Task) -> "Loader":

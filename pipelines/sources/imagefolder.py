@@ -23,7 +23,8 @@ class PhotoFolder:
         self._samples = found.samples
         if set(self.classes) <= _SPLITS:
             raise UserError(
-                f"{folder} holds {' and '.join(self.classes)}, not classes", f"give {folder}/{self.classes[0]}"
+                f"{folder} holds {' and '.join(self.classes)}, not classes",
+                f"give {folder}/{self.classes[0]}",
             )
         if not self._samples:
             raise UserError(f"{folder} has no photos in its class folders", "put photos into them")
