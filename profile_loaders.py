@@ -55,9 +55,7 @@ def declare() -> Config:
         in_memory=Param(BOOL, "the dataset fits into memory", default=1),
         rounds=Param(at_least(INT, 1), "measurements of each loader", default=5),
         seconds=Param(between(FLOAT, 0, 3600), "load: time at least so long (whole epochs)", default=3),
-        config=Param(
-            STR, "train: recipe for train_imagenet.py", default="rn_configs/clothing_16_epochs.yaml"
-        ),
+        config=Param(STR, "train: recipe for train_imagenet.py", default="rn_configs/clothing_16_epochs.yaml"),
         epochs=Param(at_least(INT, 1), "train: instead of the recipe's number"),
         runs=Param(STR, "make the report of these finished run folders, with commas"),
         title=Param(STR, "title of the report", default="Image loaders side by side"),
@@ -163,9 +161,7 @@ def why_not(name: str, profile, protocol: str) -> str | None:
     wanted = ["", "val_"] if protocol == "train" else [""]
     for prefix in wanted:
         if path_for(name, profile, prefix) is None:
-            return (
-                f"profile.{prefix}{'photos' if loaders.reads(name) == 'photos' else 'dataset'} is not given"
-            )
+            return f"profile.{prefix}{'photos' if loaders.reads(name) == 'photos' else 'dataset'} is not given"
     return None
 
 
@@ -190,9 +186,7 @@ def measure_load(name: str, profile, round_number: int, out: Path) -> dict:
         "in_memory": bool(profile.in_memory),
     }
     told = json.dumps({"loader": name, "seconds": profile.seconds, "task": task})
-    done = subprocess.run(
-        [sys.executable, "-m", "runtime.measure", told], cwd=_HERE, stdout=subprocess.PIPE, text=True
-    )
+    done = subprocess.run([sys.executable, "-m", "runtime.measure", told], cwd=_HERE, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         # It has said why on stderr
         raise UserError(f"loader '{name}' failed with status {done.returncode}", "see the message above")

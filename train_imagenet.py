@@ -71,9 +71,7 @@ def train(settings, place: Place) -> None:
 
     folder = open_folder(settings, place, start_epoch)
     if place.first:
-        print(
-            f"=> {settings.model.arch}, {classes} classes, {place.world_size} x {place.device}, {precision.name}"
-        )
+        print(f"=> {settings.model.arch}, {classes} classes, {place.world_size} x {place.device}, {precision.name}")
     for epoch in range(start_epoch, training.epochs):
         res = schedules.resolution(epoch, **vars(settings.resolution))
         loader = data.training(epoch, res)
@@ -84,9 +82,7 @@ def train(settings, place: Place) -> None:
         )  # fmt: skip
         if settings.logging.log_level > 0 or epoch == training.epochs - 1:
             line |= evaluate()
-        folder.log(
-            {"epoch": epoch, "res": res, "loader": settings.data.loader, "precision": precision.name, **line}
-        )
+        folder.log({"epoch": epoch, "res": res, "loader": settings.data.loader, "precision": precision.name, **line})
         if place.first:
             state = checkpoint.capture(epoch + 1, model, optimizer, scaler, settings.flat())
             checkpoint.save(state, folder.path / "checkpoint.pt")

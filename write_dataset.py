@@ -26,28 +26,20 @@ def declare() -> Config:
     """The section `cfg`."""
     config = Config()
     Section("cfg", "what to write, and how", config_descriptor=config).params(
-        dataset=Param(
-            STR, "source: a file in pipelines/sources, or imagenet for imagefolder", default="imagenet"
-        ),
+        dataset=Param(STR, "source: a file in pipelines/sources, or imagenet for imagefolder", default="imagenet"),
         split=Param(one_of("train", "val"), "train or val", required=True),
         data_dir=Param(STR, "where the source finds its data (not for generated)"),
         write_path=Param(STR, "the .beton to write", required=True),
-        write_mode=Param(
-            one_of("raw", "jpg", "smart", "proportion"), "how photos are stored", default="smart"
-        ),
+        write_mode=Param(one_of("raw", "jpg", "smart", "proportion"), "how photos are stored", default="smart"),
         max_resolution=Param(between(INT, 1, 65535), "longest side in pixels; null: as it is"),
         compress_probability=Param(between(FLOAT, 0, 1), "proportion: share of JPEGs", default=0.5),
         jpeg_quality=Param(between(INT, 1, 100), "quality of the JPEGs", default=90),
-        smart_threshold=Param(
-            at_least(INT, 0), "smart: JPEG for photos of more bytes than this; null: all raw"
-        ),
+        smart_threshold=Param(at_least(INT, 0), "smart: JPEG for photos of more bytes than this; null: all raw"),
         num_workers=Param(at_least(INT, 1), "threads", default=16),
         chunk_size=Param(at_least(INT, 1), "photos that a thread takes at a time", default=100),
         subset=Param(at_least(INT, -1), "only the first so many photos; -1: all", default=-1),
         seed=Param(between(INT, 0, 2**31 - 1), "chooses the JPEGs of proportion", default=0),
-        on_error=Param(
-            one_of("raise", "skip"), "a photo that cannot be read: stop, or leave it out", default="raise"
-        ),
+        on_error=Param(one_of("raise", "skip"), "a photo that cannot be read: stop, or leave it out", default="raise"),
     )
     return config
 

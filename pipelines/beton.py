@@ -84,13 +84,9 @@ def read_index(path: str | Path) -> Index:
     """Read and check the tables of a .beton; raises UserError when they cannot be those of a complete file."""
     path = str(path)
     if not os.path.exists(path):
-        raise UserError(
-            f"there is no file {path}", "give the path of a .beton, or write one with write_dataset.py"
-        )
+        raise UserError(f"there is no file {path}", "give the path of a .beton, or write one with write_dataset.py")
     if not os.path.isfile(path):
-        raise UserError(
-            f"{path} is not a .beton file", "give the path of a .beton, or write one with write_dataset.py"
-        )
+        raise UserError(f"{path} is not a .beton file", "give the path of a .beton, or write one with write_dataset.py")
     size = os.path.getsize(path)
     header = _read_header(path, size)
     num_fields, num_samples = int(header["num_fields"]), int(header["num_samples"])
@@ -102,9 +98,7 @@ def read_index(path: str | Path) -> Index:
     type_ids = [int(d["type_id"]) for d in descriptors]
     unknown = [n for n, t in zip(names, type_ids, strict=True) if t not in FIELD_TYPES]
     if unknown:
-        raise UserError(
-            f"{path} has fields of an unknown type: {', '.join(unknown)}", "leave them out of the file"
-        )
+        raise UserError(f"{path} has fields of an unknown type: {', '.join(unknown)}", "leave them out of the file")
     record = metadata_type(type_ids)
     if fields_end + num_samples * record.itemsize > size:
         raise _damaged(path, "its metadata is cut off")
@@ -112,9 +106,7 @@ def read_index(path: str | Path) -> Index:
     columns = {name: np.ascontiguousarray(metadata[f"f{i}"]) for i, name in enumerate(names)}
     table = np.fromfile(path, ALLOCATION, offset=int(header["alloc_table_ptr"]))
     sizes = _payload_sizes(path, size, columns, dict(zip(names, type_ids, strict=True)), table)
-    return Index(
-        path, num_samples, int(header["page_size"]), dict(zip(names, type_ids, strict=True)), columns, sizes
-    )
+    return Index(path, num_samples, int(header["page_size"]), dict(zip(names, type_ids, strict=True)), columns, sizes)
 
 
 def _payload_sizes(path, file_size, columns, fields, table) -> np.ndarray:
@@ -152,9 +144,7 @@ def read_card(path: str | Path) -> dict | None:
     try:
         return json.loads(card.read_text())
     except json.JSONDecodeError as error:
-        raise UserError(
-            f"{card} is not valid JSON ({error})", "delete it or write the dataset again"
-        ) from None
+        raise UserError(f"{card} is not valid JSON ({error})", "delete it or write the dataset again") from None
 
 
 def publish(path: Path, text: str) -> None:

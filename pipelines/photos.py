@@ -71,9 +71,7 @@ def _cut(decoder, file, image, sizes, samples, boxes, pixels, target):
                 return code, n
             address = pixels.ctypes.data
         top, left, h, w = boxes[n]
-        ffcv_resize(
-            0, address, height, width, top, top + h, left, left + w, target[n].ctypes.data, rows, columns
-        )
+        ffcv_resize(0, address, height, width, top, top + h, left, left + w, target[n].ctypes.data, rows, columns)
     return _GOOD, -1
 
 
@@ -107,9 +105,7 @@ class Photos:
             self._map = mmap.mmap(file.fileno(), os.path.getsize(path), access=mmap.ACCESS_READ)
         self._bytes = np.frombuffer(self._map, np.uint8)
 
-    def cut(
-        self, decoder: int, samples: np.ndarray, boxes: np.ndarray, pixels: np.ndarray, target: np.ndarray
-    ):
+    def cut(self, decoder: int, samples: np.ndarray, boxes: np.ndarray, pixels: np.ndarray, target: np.ndarray):
         """Cut rectangles out of photos and resize them into target (uint8, n x H x W x 3).
 
         `samples` (int64, n) are indices, `boxes` (int64, n x 4) rectangles as (top, left, height,

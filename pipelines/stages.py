@@ -48,9 +48,7 @@ def _parse_one(text: str, place: int) -> Stage:
     try:
         call = ast.parse(text.strip(), mode="eval").body
     except SyntaxError:
-        raise UserError(
-            f"cannot read the stage '{text.strip()}'", "write it as name or name(1, key=2)"
-        ) from None
+        raise UserError(f"cannot read the stage '{text.strip()}'", "write it as name or name(1, key=2)") from None
     arguments, keywords = [], []
     if isinstance(call, ast.Call):
         call, arguments, keywords = call.func, call.args, call.keywords
@@ -66,9 +64,7 @@ def _parse_one(text: str, place: int) -> Stage:
         values = [ast.literal_eval(a) for a in arguments]
         named = {k.arg: ast.literal_eval(k.value) for k in keywords if k.arg}
     except ValueError:
-        raise UserError(
-            f"the arguments of '{text.strip()}' are not literals", "give numbers or tuples"
-        ) from None
+        raise UserError(f"the arguments of '{text.strip()}' are not literals", "give numbers or tuples") from None
     try:
         stage = importlib.import_module(f"pipelines.ops.{call.id}").STAGE(*values, **named)
     except (TypeError, ValueError) as error:
@@ -84,13 +80,9 @@ def parse(text: str) -> list[Stage]:
     stages = [_parse_one(part, place) for place, part in enumerate(text.split("|"))]
     kinds = [s.kind for s in stages]
     if kinds[0] != CROP or kinds.count(CROP) != 1:
-        raise UserError(
-            f"'{text}' must have one crop stage, and first", "begin with rrc(size) or center(size)"
-        )
+        raise UserError(f"'{text}' must have one crop stage, and first", "begin with rrc(size) or center(size)")
     if VALUES in kinds[:-1]:
-        raise UserError(
-            f"in '{text}' a stage follows the one that makes numbers of pixels", "put normalize last"
-        )
+        raise UserError(f"in '{text}' a stage follows the one that makes numbers of pixels", "put normalize last")
     return stages
 
 
@@ -98,9 +90,7 @@ def check_number(name: str, value, low: float, high: float, whole: bool = False)
     """Raise ValueError unless `value` is a number (not a bool) from `low` to `high`."""
     kinds = int if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
-        raise ValueError(
-            f"{name}={value!r} is not {'a whole number' if whole else 'a number'} from {low} to {high}"
-        )
+        raise ValueError(f"{name}={value!r} is not {'a whole number' if whole else 'a number'} from {low} to {high}")
 
 
 def check_range(name: str, value, low: float, high: float) -> None:

@@ -234,9 +234,7 @@ def _check(source, path: Path, options: WriteOptions) -> None:
         raise UserError("there are no photos to write", "check cfg.data_dir and cfg.subset")
 
 
-def write(
-    source, path: str | Path, options: WriteOptions, about: dict, progress: Callable = lambda n: None
-) -> dict:
+def write(source, path: str | Path, options: WriteOptions, about: dict, progress: Callable = lambda n: None) -> dict:
     """Write a source to `path` and its card beside it; returns the card.
 
     `about` (what the source is) goes into the card; `progress(n)` is called as photos are stored.
@@ -267,9 +265,7 @@ def write(
                 raise
         beton.publish(beton.card_path(path), beton.card_text(card))
     except OSError as error:
-        raise UserError(
-            f"cannot write {path} ({error.strerror or error})", "check the folder and its disk"
-        ) from None
+        raise UserError(f"cannot write {path} ({error.strerror or error})", "check the folder and its disk") from None
     return card
 
 
@@ -284,9 +280,7 @@ def _card(partial: Path, layout: _Layout, source, options, about, skipped, secon
     """What the file says of itself; README.md lists the keys."""
     images = layout.metadata["f0"][: layout.count]
     sizes = np.array([layout._allocations[s][1] for s in range(layout.count)])
-    bytes_of = {
-        _MODE_NAMES[m]: int(sizes[images["mode"] == m].sum()) for m in np.unique(images["mode"]).tolist()
-    }
+    bytes_of = {_MODE_NAMES[m]: int(sizes[images["mode"] == m].sum()) for m in np.unique(images["mode"]).tolist()}
     counts = Counter(layout.metadata["f1"][: layout.count].tolist())
     with open(partial, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()

@@ -56,9 +56,7 @@ def restore(content: dict, path: Path, model, optimizer, scaler) -> int:
     try:
         optimizer.load_state_dict(content["optimizer"])
     except ValueError as error:
-        raise UserError(
-            f"{path} belongs to another optimizer ({error})", "resume with the same recipe"
-        ) from None
+        raise UserError(f"{path} belongs to another optimizer ({error})", "resume with the same recipe") from None
     scaler.load_state_dict(content["scaler"])
     torch.set_rng_state(content["generators"]["cpu"])
     if torch.cuda.is_available() and "cuda" in content["generators"]:
@@ -72,6 +70,4 @@ def load_weights(model, weights: dict, path: Path) -> None:
         model.load_state_dict(weights.get("model", weights))
     except (RuntimeError, AttributeError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"the weights in {path} do not fit the model ({reason})", "give the same model.arch"
-        ) from None
+        raise UserError(f"the weights in {path} do not fit the model ({reason})", "give the same model.arch") from None

@@ -53,9 +53,7 @@ def train_epoch(
     clock.stop()
     train_loss = losses.compute().item()
     if not math.isfinite(train_loss):
-        raise UserError(
-            f"the training loss became {train_loss} ({title})", "lower lr.lr, or set training.precision"
-        )
+        raise UserError(f"the training loss became {train_loss} ({title})", "lower lr.lr, or set training.precision")
     return {"train_loss": train_loss, "lr": float(lrs[-1]), **clock.facts()}
 
 
@@ -69,9 +67,7 @@ def evaluate(
     is that of their mean. Returns val_loss, top_1, top_5, val_images and val_time (seconds).
     """
     started = time.perf_counter()
-    plain = getattr(
-        model, "module", model
-    )  # DistributedDataParallel would synchronise, and hang on unequal shares
+    plain = getattr(model, "module", model)  # DistributedDataParallel would synchronise, and hang on unequal shares
     plain.eval()
     if place.world_size > 1:
         for buffer in plain.buffers():

@@ -46,17 +46,13 @@ def _spawn(function: Callable, settings) -> None:
     world_size, address, port = settings.dist.world_size, settings.dist.address, settings.dist.port
     gpus = torch.cuda.device_count()
     if torch.cuda.is_available() and gpus < world_size:
-        raise UserError(
-            f"dist.world_size={world_size} but there are {gpus} GPUs", "give a smaller dist.world_size"
-        )
+        raise UserError(f"dist.world_size={world_size} but there are {gpus} GPUs", "give a smaller dist.world_size")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((address, int(port)))
         except OSError as error:
-            raise UserError(
-                f"cannot use {address}:{port} ({error.strerror})", "give another dist.port"
-            ) from None
+            raise UserError(f"cannot use {address}:{port} ({error.strerror})", "give another dist.port") from None
     os.environ.update(MASTER_ADDR=address, MASTER_PORT=port)
     try:
         mp.spawn(_child, (function, settings, world_size), nprocs=world_size)
@@ -90,8 +86,6 @@ def _device(index: int) -> torch.device:
     if not torch.cuda.is_available():
         return torch.device("cpu")
     if index >= torch.cuda.device_count():
-        raise UserError(
-            f"there is no GPU {index}", f"give data.gpu from 0 to {torch.cuda.device_count() - 1}"
-        )
+        raise UserError(f"there is no GPU {index}", f"give data.gpu from 0 to {torch.cuda.device_count() - 1}")
     torch.cuda.set_device(index)
     return torch.device("cuda", index)

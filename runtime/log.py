@@ -28,9 +28,7 @@ class RunFolder:
         except FileExistsError:
             raise UserError(f"{folder} exists already", "give another logging.name") from None
         except OSError as error:
-            raise UserError(
-                f"cannot make {folder} ({error.strerror})", "give another logging.folder"
-            ) from None
+            raise UserError(f"cannot make {folder} ({error.strerror})", "give another logging.folder") from None
         facts = {
             "params": settings.flat(),
             "origin": settings.origin,
@@ -75,9 +73,5 @@ class RunFolder:
             "wait_time",
             "val_time",
         )
-        gist = [
-            f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}"
-            for k in shown
-            if (v := line.get(k)) is not None
-        ]
+        gist = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k in shown if (v := line.get(k)) is not None]
         print("=> " + " ".join(gist), flush=True)

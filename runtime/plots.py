@@ -85,9 +85,7 @@ def draw(rows: list[dict], runs: dict[str, list[dict]], settings: dict) -> tuple
         if loads:
             title = "Images per second while loading"
             hint = "protocol load; bar: median, whisker: min to max; higher is better"
-            plots["images_per_second"] = _bars(
-                loads, "images_per_second", title, hint, "images per second", True
-            )
+            plots["images_per_second"] = _bars(loads, "images_per_second", title, hint, "images per second", True)
         runs = {label: group for label, group in runs.items() if group}
         if runs:
             _draw_runs(runs, plots, reasons)
@@ -219,9 +217,7 @@ def _bars(rows: list[dict], key: str, title: str, hint: str, unit: str, higher_f
         text = number(row[key]["median"])
         if higher_first and row.get("ratio_to_torch") is not None and row["loader"] != "torch":
             text += f" ({row['ratio_to_torch']:.2f}x torch)"
-        axes.annotate(
-            text, (row[key]["max"], place), (7, 0), textcoords="offset points", va="center", fontsize=10
-        )
+        axes.annotate(text, (row[key]["max"], place), (7, 0), textcoords="offset points", va="center", fontsize=10)
     axes.set_yticks(places, [_label(row["loader"]) for row in rows], parse_math=False)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)

@@ -15,17 +15,11 @@ def add_data(config: Config) -> None:
     Section("data", "data related", config_descriptor=config).params(
         train_dataset=Param(STR, "a .beton, or a photo folder for data.loader=torch", required=True),
         val_dataset=Param(STR, "the same, for validation", required=True),
-        num_workers=Param(
-            at_least(INT, 1), "threads or processes of the loader, on each rank", required=True
-        ),
-        in_memory=Param(
-            BOOL, "the dataset fits into memory; else it is read nearly in sequence", required=True
-        ),
+        num_workers=Param(at_least(INT, 1), "threads or processes of the loader, on each rank", required=True),
+        in_memory=Param(BOOL, "the dataset fits into memory; else it is read nearly in sequence", required=True),
         gpu=Param(at_least(INT, 0), "which GPU, when not distributed", default=0),
         loader=Param(STR, "a file in pipelines/loaders", default="ffcv"),
-        train_stages=Param(
-            STR, "stages for training; {res} is the resolution", default="rrc({res})|flip|normalize"
-        ),
+        train_stages=Param(STR, "stages for training; {res} is the resolution", default="rrc({res})|flip|normalize"),
         val_stages=Param(
             STR,
             "stages for validation; {res} and {ratio} are the resolution and the crop ratio",
@@ -35,9 +29,7 @@ def add_data(config: Config) -> None:
     Section("validation", "validation", config_descriptor=config).params(
         batch_size=Param(at_least(INT, 1), "photos in a batch, on each rank", default=512),
         resolution=Param(between(INT, 8, 4096), "side of the validation image in pixels", default=224),
-        crop_ratio=Param(
-            between(FLOAT, 0.1, 1), "side of the crop / short side of the photo", default=224 / 256
-        ),
+        crop_ratio=Param(between(FLOAT, 0.1, 1), "side of the crop / short side of the photo", default=224 / 256),
         lr_tta=Param(BOOL, "add the outputs for the image and its mirror image", default=1),
     )
 

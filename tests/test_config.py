@@ -209,9 +209,7 @@ def test_unknown_keys(file):
     def told(content):
         return refusal(["-C", file(content)])
 
-    assert (
-        told({"data": {"worker": 3}}) == "unknown key 'data.worker' in a.yaml; did you mean 'data.workers'?"
-    )
+    assert told({"data": {"worker": 3}}) == "unknown key 'data.worker' in a.yaml; did you mean 'data.workers'?"
     assert told("data.worker: 3") == "unknown key 'data.worker' in a.yaml; did you mean 'data.workers'?"
     assert told({"dta": {"workers": 3}}) == "unknown key 'dta' in a.yaml; did you mean 'data'?"
     assert told("dta.workers: 3") == "unknown key 'dta.workers' in a.yaml; did you mean 'data.workers'?"
@@ -234,16 +232,12 @@ def test_key_given_twice_in_a_file(file):
     assert "'data' is given twice" in refusal(["-C", file("data: {workers: 3}\ndata: {in_memory: 1}\n")])
     assert "line 3: 'workers' is given twice" in refusal(["-C", file("data:\n  workers: 3\n  workers: 4\n")])
     assert "'data.workers' is given twice" in refusal(["-C", file("data: {workers: 3}\ndata.workers: 3\n")])
-    assert "'workers' is given twice" in refusal(
-        ["-C", file('{"data": {"workers": 3, "workers": 4}}', "a.json")]
-    )
+    assert "'workers' is given twice" in refusal(["-C", file('{"data": {"workers": 3, "workers": 4}}', "a.json")])
 
 
 def test_all_missing_parameters_in_one_line(file):
     assert refusal([], example(required=True)).startswith("missing data.train_dataset, data.val_dataset; ")
-    assert refusal(["--data.val_dataset=x"], example(required=True)).startswith(
-        "missing data.train_dataset; "
-    )
+    assert refusal(["--data.val_dataset=x"], example(required=True)).startswith("missing data.train_dataset; ")
     name = file({"data": {"train_dataset": None, "val_dataset": "x"}})
     assert refusal(["-C", name], example(required=True)).startswith("missing data.train_dataset; ")
     settings = parse(example(required=True), ["-C", name, "--data.train_dataset=y"])
@@ -302,29 +296,20 @@ def test_values_on_the_command_line_and_in_json(file, checker, good, bad):
         assert parse(config, ["-C", file(json.dumps({"a.b": text}), "a.json")]).a.b == from_yaml
     for text in bad:
         if checker is not STR:
-            assert (
-                refusal([f"--a.b={text}"], config)
-                == f"a.b={text} is not {checker.help()}; give {checker.help()}"
-            )
+            assert refusal([f"--a.b={text}"], config) == f"a.b={text} is not {checker.help()}; give {checker.help()}"
 
 
 def test_json_values_of_their_own_types(file):
     config = example()
-    name = file(
-        '{"data": {"train_dataset": 1.10, "in_memory": false, "workers": 16.0}, "lr.peak": 1}', "a.json"
-    )
+    name = file('{"data": {"train_dataset": 1.10, "in_memory": false, "workers": 16.0}, "lr.peak": 1}', "a.json")
     settings = parse(config, ["-C", name])
     assert (settings.data.train_dataset, settings.data.in_memory, settings.data.workers) == (
         "1.10",
         False,
         16,
     )
-    assert refusal(["-C", file('{"lr.peak": NaN}', "a.json")]).startswith(
-        "lr.peak=NaN is not a float (in a.json)"
-    )
-    assert refusal(["-C", file('{"training.epochs": true}', "a.json")]).startswith(
-        "training.epochs=True is not an"
-    )
+    assert refusal(["-C", file('{"lr.peak": NaN}', "a.json")]).startswith("lr.peak=NaN is not a float (in a.json)")
+    assert refusal(["-C", file('{"training.epochs": true}', "a.json")]).startswith("training.epochs=True is not an")
 
 
 def test_explicit_yaml_tags_do_not_break_out(file):
@@ -368,9 +353,7 @@ def test_bounds_and_choices():
     assert "is not a float between -1 and 1; " in refusal(["--lr.end=1.01"])
     assert refusal(["--training.optimizer=adam"]).endswith("is not one of sgd, adamw; give one of sgd, adamw")
     assert refusal(["--training.eval_every=x"]).endswith("give an int or never")
-    assert (
-        parse(example(), ["--lr.end=1", "--data.workers=1", "--training.eval_every=never"]).data.workers == 1
-    )
+    assert parse(example(), ["--lr.end=1", "--data.workers=1", "--training.eval_every=never"]).data.workers == 1
     assert parse(example(), ["--training.eval_every=3"]).training.eval_every == 3
 
 
@@ -454,9 +437,7 @@ def test_directory_as_file(tmp_path, name):
     assert name in refusal(["-C", str(tmp_path / name)])
 
 
-@pytest.mark.parametrize(
-    "content", ["data: 3", "data: [workers]", "data: text", "data: ''", "data: 0", "data: []"]
-)
+@pytest.mark.parametrize("content", ["data: 3", "data: [workers]", "data: text", "data: ''", "data: 0", "data: []"])
 def test_section_that_is_no_mapping(file, content):
     assert refusal(["-C", file(content)]).startswith("'data' in a.yaml is a section, not a value; ")
 
@@ -484,11 +465,7 @@ def test_help(capsys):
             "an int of at least 1",
         ):
             assert text in out
-        rows = {
-            r.split("|")[1].strip(): [c.strip() for c in r.split("|")[2:-1]]
-            for r in out.splitlines()
-            if "|" in r
-        }
+        rows = {r.split("|")[1].strip(): [c.strip() for c in r.split("|")[2:-1]] for r in out.splitlines() if "|" in r}
         assert rows["data.train_dataset"] == ["required", "a string", "the .beton to train on"]
         assert rows["data.workers"] == ["4", "an int of at least 1", "decoding threads"]
         assert rows["training.note"] == ["", "a string", "kept in the log"]
@@ -568,9 +545,7 @@ def test_a_bug_stays_a_traceback(command):
 
 def test_interrupted(command):
     argv = [*command, "--a.n=1", "--a.do=wait"]
-    with subprocess.Popen(
-        argv, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as it:
+    with subprocess.Popen(argv, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as it:
         assert it.stdout.readline() == "waiting\n"
         time.sleep(0.1)
         it.send_signal(signal.SIGINT)

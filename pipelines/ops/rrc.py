@@ -18,9 +18,7 @@ def _boxes(heights, widths, keys, place, scale, log_ratio):
         found = False
         for attempt in range(_TRIES):
             area = height * width * (scale[0] + (scale[1] - scale[0]) * uniform(key, place, 4 * attempt))
-            ratio = np.exp(
-                log_ratio[0] + (log_ratio[1] - log_ratio[0]) * uniform(key, place, 4 * attempt + 1)
-            )
+            ratio = np.exp(log_ratio[0] + (log_ratio[1] - log_ratio[0]) * uniform(key, place, 4 * attempt + 1))
             w = int(round(np.sqrt(area * ratio)))
             h = int(round(np.sqrt(area / ratio)))
             if 0 < w <= width and 0 < h <= height:

@@ -277,9 +277,7 @@ def main(arguments: list[str] | None = None) -> int:
     for split, count in SPLITS.items():
         parser.add_argument(f"--{split}", type=int, default=count, help=f"photos (default {count})")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument(
-        "--workers", type=int, default=os.cpu_count() or 1, help="threads (default: all cores)"
-    )
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads (default: all cores)")
     try:
         given = parser.parse_args(arguments)
         counts = {split: getattr(given, split) for split in SPLITS}

@@ -8,9 +8,7 @@ from pipelines.errors import UserError
 from runtime.models.blurpool import apply_blurpool
 
 
-def build(
-    arch: str, num_classes: int, pretrained: bool = False, use_blurpool: bool = False
-) -> torch.nn.Module:
+def build(arch: str, num_classes: int, pretrained: bool = False, use_blurpool: bool = False) -> torch.nn.Module:
     """A model for `num_classes` classes; raises UserError for an unknown name.
 
     `pretrained` loads the library's default weights, all but a head of another number of classes.
