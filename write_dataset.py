@@ -55,7 +55,8 @@ def main(argv: list[str]) -> None:
         print("=> smart without cfg.smart_threshold stores every photo raw, as FFCV does")
     about = {"name": cfg.dataset, "data_dir": cfg.data_dir, "split": cfg.split}
     total = len(source) if count is None else min(count, len(source))
-    with tqdm(total=total, unit="images", smoothing=0.05) as bar:
+    # No bar in the first second, so that an error found there is one line
+    with tqdm(total=total, unit="images", smoothing=0.05, delay=1) as bar:
         card = write(source, cfg.write_path, options, about, bar.update)
     report(cfg.write_path, card)
 
@@ -66,7 +67,7 @@ def report(path: str, card: dict) -> None:
     print(f"=> {path}: {count} photos, {len(card['classes'])} classes, {card['bytes'] / 1e6:.1f} MB")
     for mode, size in card["bytes_per_mode"].items():
         print(f"   {mode}: {card['samples_per_mode'][mode]} photos, {size / 1e6:.1f} MB")
-    print(f"   {seconds:.1f} s, {count / seconds:.0f} images/s, SHA-256 {card['sha256'][:16]}...")
+    print(f"   {seconds:.1f} s, {count / max(seconds, 0.001):.0f} images/s, SHA-256 {card['sha256'][:16]}...")
     if card["skipped"]:
         print(f"   left out: {len(card['skipped'])} photos that cannot be read (listed in {path}.json)")
 

@@ -77,6 +77,12 @@ def _read_header(path: str, size: int) -> np.void:
         raise _damaged(path, f"format version {header['version']} instead of {VERSION}")
     if not HEADER.itemsize <= header["alloc_table_ptr"] <= size:
         raise _damaged(path, "the address of its allocation table lies outside the file")
+    if header["num_samples"] == 0:
+        raise UserError(f"{path} has no samples", "write a dataset that has some")
+    # Not read to find out: with a wrong address it may be most of the file
+    entries, rest = divmod(size - int(header["alloc_table_ptr"]), ALLOCATION.itemsize)
+    if rest or entries > int(header["num_samples"]) * int(header["num_fields"]):
+        raise _damaged(path, "its allocation table has not the size that it should have")
     return header
 
 
@@ -99,6 +105,8 @@ def read_index(path: str | Path) -> Index:
     unknown = [n for n, t in zip(names, type_ids, strict=True) if t not in FIELD_TYPES]
     if unknown:
         raise UserError(f"{path} has fields of an unknown type: {', '.join(unknown)}", "leave them out of the file")
+    if RGB_FIELD not in type_ids:
+        raise UserError(f"{path} has no image field", "write it with an RGBImageField named 'image'")
     record = metadata_type(type_ids)
     if fields_end + num_samples * record.itemsize > size:
         raise _damaged(path, "its metadata is cut off")
@@ -111,18 +119,17 @@ def read_index(path: str | Path) -> Index:
 
 def _payload_sizes(path, file_size, columns, fields, table) -> np.ndarray:
     """Bytes of each sample's image payload, after checking that every one lies inside the file."""
-    images = [n for n, t in fields.items() if t == RGB_FIELD]
-    if not images:
-        raise UserError(f"{path} has no image field", "write it with an RGBImageField named 'image'")
-    image = columns[images[0]]
+    image = columns[next(n for n, t in fields.items() if t == RGB_FIELD)]
     table = table[np.argsort(table["ptr"], kind="stable")]
     at = np.searchsorted(table["ptr"], image["data_ptr"])
     found = at < len(table)
     if not found.all() or (table["ptr"][at] != image["data_ptr"]).any():
         raise _damaged(path, "samples without an entry in the allocation table")
-    sizes = table["size"][at].astype(np.int64)
-    if (image["data_ptr"].astype(np.uint64) + sizes.astype(np.uint64) > file_size).any():
+    sizes = table["size"][at]
+    # Not start + size > file_size: that sum may be beyond 64 bits
+    if (sizes > file_size).any() or (image["data_ptr"] > file_size - sizes).any():
         raise _damaged(path, "payloads beyond the end of the file")
+    sizes = sizes.astype(np.int64)
     pixels = image["width"].astype(np.int64) * image["height"]
     if (pixels == 0).any() or (image["mode"] > RAW).any():
         raise _damaged(path, "samples without a size or of an unknown mode")
@@ -142,16 +149,24 @@ def read_card(path: str | Path) -> dict | None:
     if not card.exists():
         return None
     try:
-        return json.loads(card.read_text())
-    except json.JSONDecodeError as error:
+        content = json.loads(card.read_text())
+    except ValueError as error:
         raise UserError(f"{card} is not valid JSON ({error})", "delete it or write the dataset again") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{card} is not the card of a .beton", "delete it or write the dataset again")
+    return content
 
 
 def publish(path: Path, text: str) -> None:
     """Write a text file aside and rename it, so that nobody ever sees half of it."""
-    aside = path.with_name(f".{path.name}.partial")
+    aside = partial_path(path)
     aside.write_text(text)
     os.replace(aside, path)
+
+
+def partial_path(path: Path) -> Path:
+    """Where a file lies until it is complete."""
+    return path.with_name(f".{path.name}.partial")
 
 
 def card_text(card: dict) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 # What Pillow raises for files that are damaged, cut off, too large or no images at all.
-UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError)
+UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, RuntimeError, struct.error, Image.DecompressionBombError)
 
 
 def to_rgb(data: bytes) -> Image.Image:

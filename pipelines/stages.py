@@ -47,7 +47,7 @@ def _parse_one(text: str, place: int) -> Stage:
     """One stage such as "rrc(176, scale=(0.25, 1.0))"; arguments are literals, nothing is evaluated."""
     try:
         call = ast.parse(text.strip(), mode="eval").body
-    except SyntaxError:
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # the latter ones: \0, nested too deeply
         raise UserError(f"cannot read the stage '{text.strip()}'", "write it as name or name(1, key=2)") from None
     arguments, keywords = [], []
     if isinstance(call, ast.Call):
@@ -62,9 +62,13 @@ def _parse_one(text: str, place: int) -> Stage:
         )
     try:
         values = [ast.literal_eval(a) for a in arguments]
-        named = {k.arg: ast.literal_eval(k.value) for k in keywords if k.arg}
-    except ValueError:
+        named = {k.arg: ast.literal_eval(k.value) for k in keywords}
+    except (ValueError, TypeError, RecursionError, MemoryError):
         raise UserError(f"the arguments of '{text.strip()}' are not literals", "give numbers or tuples") from None
+    if None in named:
+        raise UserError(f"the arguments of '{text.strip()}' have a **", "write each as key=value")
+    if len(named) < len(keywords):
+        raise UserError(f"the stage '{text.strip()}' has an argument twice", "give it once")
     try:
         stage = importlib.import_module(f"pipelines.ops.{call.id}").STAGE(*values, **named)
     except (TypeError, ValueError) as error:
@@ -77,6 +81,7 @@ def _parse_one(text: str, place: int) -> Stage:
 
 def parse(text: str) -> list[Stage]:
     """The stages of a pipeline text, checked for their order; raises UserError."""
+    text = " ".join(text.split())  # messages are of one line
     stages = [_parse_one(part, place) for place, part in enumerate(text.split("|"))]
     kinds = [s.kind for s in stages]
     if kinds[0] != CROP or kinds.count(CROP) != 1:

@@ -11,6 +11,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -193,31 +194,41 @@ def _fill(layout: _Layout, source, options: WriteOptions, page_size: int, progre
     """Place every photo; returns the names of those left out."""
     jpegs = choose_jpegs(_count(source, options), options)
     kept, skipped = [], []
-    for index, encoded in _encoded_in_order(source, jpegs, options):
-        name = source.name(index)
-        if encoded.error:
-            if options.on_error == "raise":
-                raise UserError(f"cannot read {name} ({encoded.error})", "mend it, or set cfg.on_error=skip")
-            skipped.append(f"{name}: {encoded.error}")
-        elif encoded.payload.nbytes > page_size:
-            raise UserError(
-                f"{name} takes {encoded.payload.nbytes} bytes, more than a page of {page_size}",
-                "set cfg.max_resolution",
-            )
-        else:
-            layout.place(encoded, source.label(index))
-            kept.append(index)
-        progress(1)
+    with closing(_encoded_in_order(source, jpegs, options)) as photos:  # an error stops the threads at once
+        for index, encoded in photos:
+            name = source.name(index)
+            if encoded.error is None:
+                _check_size(encoded, name, page_size)
+                layout.place(encoded, source.label(index))
+                kept.append(index)
+            elif options.on_error == "raise":
+                raise _unreadable(name, encoded.error)
+            else:
+                skipped.append(f"{name}: {encoded.error}")
+            progress(1)
     if skipped and options.write_mode == "proportion":
-        _restore_proportion(layout, source, kept, jpegs, options)
+        _restore_proportion(layout, source, kept, jpegs, options, page_size)
     return skipped
 
 
-def _restore_proportion(layout: _Layout, source, kept: list[int], jpegs: list, options: WriteOptions) -> None:
+def _unreadable(name: str, why: str) -> UserError:
+    return UserError(f"cannot read {name} ({why})", "mend it, or set cfg.on_error=skip")
+
+
+def _check_size(encoded: Encoded, name: str, page_size: int) -> None:
+    size = encoded.payload.nbytes
+    if size > page_size:
+        raise UserError(f"{name} takes {size} bytes, more than a page of {page_size}", "set cfg.max_resolution")
+
+
+def _restore_proportion(layout: _Layout, source, kept: list, jpegs: list, options: WriteOptions, page_size: int):
     """Photos were left out: store some of the others again, so that exactly round(p * N) are JPEGs."""
     surplus = sum(jpegs[i] for i in kept) - round(options.compress_probability * len(kept))
     for sample in [s for s, i in enumerate(kept) if jpegs[i] == (surplus > 0)][: abs(surplus)]:
         encoded = _read_and_encode(source, kept[sample], surplus < 0, options)
+        if encoded.error is not None:
+            raise _unreadable(source.name(kept[sample]), encoded.error)
+        _check_size(encoded, source.name(kept[sample]), page_size)
         layout.place(encoded, source.label(kept[sample]), sample)
 
 
@@ -228,8 +239,9 @@ def _count(source, options: WriteOptions) -> int:
 def _check(source, path: Path, options: WriteOptions) -> None:
     if not path.parent.is_dir():
         raise UserError(f"there is no folder {path.parent}", "make it, or give another cfg.write_path")
-    if path.is_dir():
-        raise UserError(f"{path} is a folder", "give cfg.write_path the name of a file")
+    if path.exists() and not path.is_file():  # /dev/null would be replaced
+        what = "a folder" if path.is_dir() else "not an ordinary file"
+        raise UserError(f"{path} is {what}", "give cfg.write_path the name of a file")
     if _count(source, options) == 0:
         raise UserError("there are no photos to write", "check cfg.data_dir and cfg.subset")
 
@@ -245,12 +257,12 @@ def write(source, path: str | Path, options: WriteOptions, about: dict, progress
     _check(source, path, options)
     cv2.setNumThreads(1)  # the threads are ours
     started = time.monotonic()
-    partial = path.with_name(f".{path.name}.partial")
+    partial, card_path = beton.partial_path(path), beton.card_path(path)
     page_size = _page_size(options)
     try:
         # Not truncated on opening: another process may be writing it
         with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "rb+") as file:
-            _lock(file, path)
+            _lock(file, partial, path)
             try:
                 layout = _Layout(file, _count(source, options), page_size)
                 skipped = _fill(layout, source, options, page_size, progress)
@@ -258,22 +270,28 @@ def write(source, path: str | Path, options: WriteOptions, about: dict, progress
                     raise UserError("none of the photos can be read", "check cfg.data_dir")
                 layout.finish()
                 card = _card(partial, layout, source, options, about, skipped, time.monotonic() - started)
-                beton.card_path(path).unlink(missing_ok=True)  # never an old card beside a new file
+                beton.partial_path(card_path).write_text(beton.card_text(card))
+                card_path.unlink(missing_ok=True)  # never an old card beside a new file
                 os.replace(partial, path)
+                os.replace(beton.partial_path(card_path), card_path)
             except BaseException:
                 partial.unlink(missing_ok=True)
+                beton.partial_path(card_path).unlink(missing_ok=True)
                 raise
-        beton.publish(beton.card_path(path), beton.card_text(card))
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error})", "check the folder and its disk") from None
     return card
 
 
-def _lock(file, path: Path) -> None:
+def _lock(file, partial: Path, path: Path) -> None:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise UserError(f"{path} is being written by another process", "wait for it to end") from None
+        # Another process may have published or removed the file between our opening and locking it
+        if os.path.samestat(os.fstat(file.fileno()), os.stat(partial)):
+            return
+    except (BlockingIOError, FileNotFoundError):
+        pass
+    raise UserError(f"{path} is being written by another process", "wait for it to end") from None
 
 
 def _card(partial: Path, layout: _Layout, source, options, about, skipped, seconds) -> dict:

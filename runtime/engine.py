@@ -40,7 +40,7 @@ def train_epoch(
     bar = tqdm(clock.watch(loader), title, len(loader), leave=False, disable=None if place.first else True)
     for lr, (images, labels) in zip(lrs, bar, strict=True):
         for group in optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = float(lr)  # a NumPy number would keep the checkpoint from loading safely
         optimizer.zero_grad(set_to_none=True)
         with precision.autocast():
             loss = loss_function(model(images), labels)

@@ -24,12 +24,16 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
 
 
+# torch's threads slow each other down when other programs run beside the tests
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
 def run_script(*command, timeout=120, **env) -> subprocess.CompletedProcess:
     """Run a script of the repository, e.g. run_script("write_dataset.py", "--cfg.split=train")."""
     return subprocess.run(
         [sys.executable, *map(str, command)],
         cwd=ROOT,
-        env={**os.environ, **env},
+        env={**ENVIRONMENT, **env},
         capture_output=True,
         text=True,
         timeout=timeout,
@@ -70,3 +74,19 @@ def betons(photo_folder, tmp_path_factory) -> dict[str, Path]:
         source = open_folder(str(photo_folder / split), split)
         write(source, folder / f"{split}.beton", WriteOptions("jpg", 128, num_workers=2), {})
     return {split: folder / f"{split}.beton" for split in ("train", "val")}
+
+
+@pytest.fixture(scope="session")
+def numbered(tmp_path_factory) -> dict[str, Path]:
+    """45 small photos of many sizes whose label is their number: a 'folder' and a JPEG 'beton' of it."""
+    import cv2
+    from loading import draw_photos
+
+    from pipelines.sources.imagefolder import open_source as open_folder
+
+    base = tmp_path_factory.mktemp("numbered")
+    for i, photo in enumerate(draw_photos(45, 20, 90)):
+        (base / f"photos/c{i:03d}").mkdir(parents=True)
+        cv2.imwrite(str(base / f"photos/c{i:03d}/photo.jpg"), photo)
+    write(open_folder(str(base / "photos"), "train"), base / "all.beton", WriteOptions("jpg", num_workers=2), {})
+    return {"folder": base / "photos", "beton": base / "all.beton"}

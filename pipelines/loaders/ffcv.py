@@ -158,5 +158,10 @@ class Loader:
                 stage.apply(images, keys)
             if self._on_cpu_normalize is not None:
                 self._on_cpu_normalize.apply(images, target, self.task.dtype)
+        except UserError:
+            raise
+        except Exception as error:
+            names = ", ".join(map(str, samples))
+            raise RuntimeError(f"a stage failed ({error!r}) on the samples {names} of {self.task.dataset}") from error
         finally:
             idle.put(worker)

@@ -43,7 +43,10 @@ class _Photos(Dataset):
             return index, str(error)
         # In a worker process: its global generator is nobody else's
         torch.manual_seed(key)
-        return self.transform(image), self.source.label(index)
+        try:
+            return self.transform(image), self.source.label(index)
+        except Exception as error:
+            raise RuntimeError(f"a stage failed ({error!r}) on {self.source.name(index)}") from error
 
 
 class _Epoch(Sampler):
