@@ -72,6 +72,7 @@ def train(settings, place: Place) -> None:
     folder = open_folder(settings, place, start_epoch)
     if place.first:
         print(f"=> {settings.model.arch}, {classes} classes, {place.world_size} x {place.device}, {precision.name}")
+        print(f"=> loader {settings.data.loader}: {validation.description}")
     for epoch in range(start_epoch, training.epochs):
         res = schedules.resolution(epoch, **vars(settings.resolution))
         loader = data.training(epoch, res)

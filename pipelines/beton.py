@@ -102,6 +102,8 @@ def read_index(path: str | Path) -> Index:
     descriptors = np.fromfile(path, FIELD, count=num_fields, offset=HEADER.itemsize)
     names = [bytes(d["name"]).split(b"\0")[0].decode("ascii", "replace") for d in descriptors]
     type_ids = [int(d["type_id"]) for d in descriptors]
+    if len(set(names)) < len(names):  # FFCV cuts names off after 16 bytes
+        raise _damaged(path, "two of its fields have the same name")
     unknown = [n for n, t in zip(names, type_ids, strict=True) if t not in FIELD_TYPES]
     if unknown:
         raise UserError(f"{path} has fields of an unknown type: {', '.join(unknown)}", "leave them out of the file")

@@ -90,6 +90,8 @@ class Photos:
                     f"{path} has no {'image' if name == 'image' else 'int'} field '{name}'",
                     "write it with the fields image and label, as write_dataset.py does",
                 )
+        if index.num_samples == 0:
+            raise UserError(f"{path} has no samples", "write it from a folder that has photos")
         self.path, self.num_samples = path, index.num_samples
         self._image, self._sizes = index.metadata["image"], index.sizes
         self.heights = self._image["height"].astype(np.int64)

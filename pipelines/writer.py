@@ -7,6 +7,7 @@ the order of the samples. So the layout depends on nothing but the source and th
 import fcntl
 import hashlib
 import os
+import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -114,9 +115,10 @@ def _lottery(count: int, seed: int) -> np.ndarray:
 
 def _encoded_in_order(source, jpegs: list, options: WriteOptions) -> Iterator[tuple[int, Encoded]]:
     """Encode all photos in threads and yield them in order, with a bounded number of chunks in memory."""
+    stopped = threading.Event()
 
     def work(indices: range) -> list[Encoded]:
-        return [_read_and_encode(source, i, jpegs[i], options) for i in indices]
+        return [_read_and_encode(source, i, jpegs[i], options) for i in indices if not stopped.is_set()]
 
     count, size = len(jpegs), options.chunk_size
     chunks = iter([range(start, min(start + size, count)) for start in range(0, count, size)])
@@ -130,6 +132,7 @@ def _encoded_in_order(source, jpegs: list, options: WriteOptions) -> Iterator[tu
             yield from zip(indices, future.result(), strict=True)
             waiting.extend((c, threads.submit(work, c)) for c in [next(chunks, None)] if c)
     finally:
+        stopped.set()
         threads.shutdown(wait=True, cancel_futures=True)
 
 
@@ -251,7 +254,7 @@ def write(source, path: str | Path, options: WriteOptions, about: dict, progress
 
     `about` (what the source is) goes into the card; `progress(n)` is called as photos are stored.
     Raises UserError for a photo that cannot be read (on_error 'raise'), a full disk, and the like;
-    then neither `path` nor a temporary file is left behind.
+    then `path` is as it was, and no temporary file is left behind.
     """
     path = Path(path)
     _check(source, path, options)

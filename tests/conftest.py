@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config, items):
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 
 
-def run_script(*command, timeout=120, **env) -> subprocess.CompletedProcess:
+def run_script(*command, timeout=300, **env) -> subprocess.CompletedProcess:
     """Run a script of the repository, e.g. run_script("write_dataset.py", "--cfg.split=train")."""
     return subprocess.run(
         [sys.executable, *map(str, command)],

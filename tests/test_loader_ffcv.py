@@ -48,8 +48,26 @@ def test_an_epoch_after_one_left_early_is_the_right_one(numbered):
     assert fingerprint(loader) == fingerprint(batches(numbered["beton"], epoch=1))
 
 
+def test_two_iterators_of_a_loader_do_not_disturb_each_other(numbered):
+    loader = open_loader("ffcv", task(numbered["beton"]))
+    first, second = iter(loader), iter(loader)
+    pairs = list(zip(first, second, strict=True))
+    for epoch in (0, 1):
+        assert fingerprint(pair[epoch] for pair in pairs) == fingerprint(batches(numbered["beton"], epoch=epoch))
+
+
 def test_another_seed_gives_another_epoch(numbered):
     assert fingerprint(batches(numbered["beton"], seed=1)) != fingerprint(batches(numbered["beton"]))
+
+
+@pytest.mark.parametrize("stages", ["rrc(24)", "center(24)|flip"])
+def test_epochs_and_seeds_draw_other_augmentations_of_the_same_photos(numbered, stages):
+    runs = [{}, {"epoch": 1}, {"seed": 1}]
+    given = {"stages": stages, "shuffle": False, "drop_last": False}
+    first, *others = (torch.cat([i for i, _ in batches(numbered["beton"], **given, **run)]) for run in runs)
+    for other in others:
+        changed = (first != other).flatten(1).any(1).float().mean()
+        assert changed > 0.9 if "rrc" in stages else 0.2 < changed < 0.8
 
 
 def test_validation_has_every_sample_once_in_order_with_the_last_partial_batch(numbered):

@@ -67,6 +67,14 @@ def test_an_epoch_opened_directly_equals_the_one_reached(numbered, opened):
     assert fingerprint(loader) == fingerprint(opened(numbered["folder"], epoch=3))
 
 
+def test_epochs_and_seeds_draw_other_augmentations_of_the_same_photos(numbered, opened):
+    runs = [{}, {"epoch": 1}, {"seed": 1}]
+    given = {"stages": "rrc(24)", "shuffle": False}
+    first, *others = (torch.cat([i for i, _ in opened(numbered["folder"], **given, **run)]) for run in runs)
+    for other in others:
+        assert (first != other).flatten(1).any(1).float().mean() > 0.9
+
+
 def test_iterators_keep_their_epochs(numbered, opened):
     loader = opened(numbered["folder"], workers=1)
     first, second = iter(loader), iter(loader)

@@ -277,7 +277,7 @@ def test_draws_are_uniform_and_those_of_different_things_uncorrelated():
 
     kinds = [{}, {"seed": 1}, {"epoch": 1}, {"first": 1}, {"stage": 1}, {"draw": 1}, {"seed": 1, "epoch": 1}]
     found = np.array([draws(**kind) for kind in kinds])
-    assert 0 <= found.min() and found.max() < 1
+    assert found.min() >= 0 and found.max() < 1
     for kind, values in zip(kinds, found, strict=True):
         assert uniform_p(values) > 0.001, kind
     others = np.corrcoef(found)[np.triu_indices(len(kinds), 1)]

@@ -7,7 +7,7 @@ A loader is an iterable: each iteration is one epoch, the first one being task.e
 `images, labels`: images N x C x H x W in channels_last memory format, normalised, of the task's
 dtype (uint8 where the stages have no normalize), and labels (int64, N), both on the task's device.
 It has `len()` (batches of this rank in an epoch), `num_samples` (of the whole data set), `classes`
-(names) and `close()`. A batch stays as it is for as long as it is held.
+(names), `description` (how it runs, for the log) and `close()`. A batch stays as it is for as long as it is held.
 """
 
 import difflib

@@ -17,6 +17,8 @@ def open_loader(task: Task) -> "Loader":
 class Loader:
     """See pipelines/loaders/__init__.py for what every loader has."""
 
+    description = "one batch, again and again"
+
     def __init__(self, task: Task):
         source = open_by_name("torch" if os.path.isdir(task.dataset) else "ffcv", task)
         self.num_samples, self.classes, self._length = source.num_samples, source.classes, len(source)

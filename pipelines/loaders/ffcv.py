@@ -71,6 +71,16 @@ class Loader:
                 "make the batch size smaller",
             )
 
+    @property
+    def description(self) -> str:
+        """How it runs, for the log."""
+        threads = f"{self._workers} threads"
+        if self._workers < self.task.workers:
+            threads += f" (not {self.task.workers}: there are no more cores)"
+        if self._normalize is None or not self._on_gpu:
+            return threads
+        return f"{threads}, normalize on the GPU by {self._normalize.on_device_by(self.task.dtype)}"
+
     def _slot_dtype(self) -> np.dtype:
         if self._on_cpu_normalize is None:
             return np.dtype(np.uint8)

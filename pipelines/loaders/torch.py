@@ -10,7 +10,7 @@ import os
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
-from torchvision.transforms import Compose
+from torchvision.transforms import Compose, ConvertImageDtype, PILToTensor
 
 from pipelines import orders, stages
 from pipelines.decode import UNREADABLE, to_rgb
@@ -93,14 +93,14 @@ class Loader:
         self.task = task
         parsed = stages.parse(task.stages)
         transforms = [stage.reference() for stage in parsed]
+        self._on_gpu = torch.device(task.device).type == "cuda"
         if parsed[-1].kind != stages.VALUES:
-            from torchvision.transforms import PILToTensor
-
             transforms.append(PILToTensor())
+        elif not self._on_gpu:
+            transforms.append(ConvertImageDtype(task.dtype))  # to_device does it for a GPU
         photos = _Photos(task.dataset, Compose(transforms))
         self.num_samples, self.classes = len(photos.source), photos.source.classes
         self._sampler = _Epoch(self.num_samples, task)
-        self._on_gpu = torch.device(task.device).type == "cuda"
         self._loader = DataLoader(
             photos,
             batch_size=task.batch_size,
@@ -110,6 +110,7 @@ class Loader:
             collate_fn=_collate,
             pin_memory=self._on_gpu,
             persistent_workers=True,
+            generator=torch.Generator(),  # or it would draw from the caller's
         )
         self._next_epoch = task.epoch
         if not len(self):
@@ -119,14 +120,24 @@ class Loader:
                 "make the batch size smaller",
             )
 
+    @property
+    def description(self) -> str:
+        """How it runs, for the log."""
+        processes = f"{self._loader.num_workers} processes"
+        if self._loader.num_workers < self.task.workers:
+            processes += f" (not {self.task.workers}: there are no more cores)"
+        return processes
+
     def __len__(self) -> int:
         return len(self._loader)
 
     def __iter__(self):
-        self._sampler.epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
-        return to_device(self._batches(), self.task) if self._on_gpu else self._batches()
+        epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
+        batches = self._batches(epoch)
+        return to_device(batches, self.task) if self._on_gpu else batches
 
-    def _batches(self):
+    def _batches(self, epoch: int):
+        self._sampler.epoch = epoch
         for images, labels in self._loader:
             if isinstance(labels, str):
                 name = self._loader.dataset.source.name(images)

@@ -5,6 +5,7 @@ import torch
 from torchvision.transforms import Compose, Normalize, ToTensor
 
 from pipelines.jit import jit
+from pipelines.ops import _ffcv_kernel
 from pipelines.stages import VALUES, Stage, check_number
 
 # Mean and standard deviation of ImageNet's training photos, as torchvision and ffcv-imagenet have them.
@@ -33,7 +34,7 @@ class NormalizeStage(Stage):
             for value in values:
                 check_number(name, value, low, 1e6)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
-        self._tables = {}
+        self._tables, self._kernels = {}, {}
 
     def table(self, dtype: torch.dtype) -> np.ndarray:
         """The result for each value and channel (256 x 3): float32, or the bits (uint16) of a 16-bit type."""
@@ -51,10 +52,19 @@ class NormalizeStage(Stage):
         _look_up(images, self.table(dtype), target)
 
     def on_device(self, images: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-        """The same arithmetic in torch for uint8 images (N x C x H x W) that are on the device already."""
+        """The same arithmetic for uint8 images (N x C x H x W, channels_last) that are on the device already."""
+        if images.is_cuda and _ffcv_kernel.available(dtype):
+            if dtype not in self._kernels:
+                self._kernels[dtype] = _ffcv_kernel.make(self.mean, self.std, dtype, images.device)
+            return self._kernels[dtype](images)
         mean = torch.tensor(self.mean, device=images.device).mul(255).view(1, 3, 1, 1)
         std = torch.tensor(self.std, device=images.device).mul(255).view(1, 3, 1, 1)
         return images.to(torch.float32).sub_(mean).div_(std).to(dtype)
+
+    @staticmethod
+    def on_device_by(dtype: torch.dtype) -> str:
+        """What on_device runs on a GPU, for the log."""
+        return "FFCV's cupy kernel" if _ffcv_kernel.available(dtype) else "torch"
 
     def reference(self) -> Compose:
         """torchvision's ToTensor and Normalize."""

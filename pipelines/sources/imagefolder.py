@@ -47,6 +47,8 @@ class PhotoFolder:
 
 def open_source(data_dir: str | None, split: str, seed: int = 0, count: int | None = None) -> PhotoFolder:
     """Photos of the class folders in `data_dir`; `split` is only a name here, as in ffcv-imagenet."""
-    if not data_dir or not Path(data_dir).is_dir():
+    if not data_dir:
+        raise UserError("no data_dir is given", "set cfg.data_dir to the folder that holds the class folders")
+    if not Path(data_dir).is_dir():
         raise UserError(f"there is no folder {data_dir}", "give the folder that holds the class folders")
     return PhotoFolder(data_dir)

@@ -1,0 +1,63 @@
+"""Fill the tables of README.md from the measured JSON files and from the heads of the recipes.
+
+    python benchmarks/update_readme.py [--check]     # --check: only say whether it is up to date
+
+A table stands between `<!-- rows FILE.json -->` and `<!-- end -->`, the recipes' between
+`<!-- recipes -->` and `<!-- end -->`.
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from runtime.report import markdown_table
+
+ROOT = Path(__file__).resolve().parent.parent
+_BLOCK = re.compile(r"(<!-- (rows \S+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
+_HEAD = re.compile(r"# (ResNet-\d+), (\d+) epochs\. .*: (\.\d+) top-1, (\.\d+) top-5, ([\d.]+) minutes on (.*?)[,;]")
+
+
+def recipes_table() -> str:
+    """The recipes of ImageNet with their published results, from the first line of each file."""
+    lines = ["| recipe | model | epochs | top-1 | top-5 | minutes | hardware |", "|---|---|---|---|---|---|---|"]
+    found = []
+    for path in (ROOT / "rn_configs").glob("rn*_epochs.yaml"):
+        model, epochs, top_1, top_5, minutes, hardware = _HEAD.match(path.read_text()).groups()
+        link = f"[{path.name}](rn_configs/{path.name})"
+        found.append(
+            (model, -int(epochs), f"| {link} | {model} | {epochs} | {top_1} | {top_5} | {minutes} | {hardware} |")
+        )
+    return "\n".join(lines + [line for *_, line in sorted(found, key=lambda f: (f[0] != "ResNet-50", f[1]))])
+
+
+def filled(text: str) -> str:
+    """README's text with every table made anew."""
+
+    def table(match: re.Match) -> str:
+        what = match[2]
+        if what == "recipes":
+            body = recipes_table()
+        else:
+            report = json.loads((ROOT / what.split()[1]).read_text())
+            body = markdown_table(report["rows"]).strip()
+        return f"{match[1]}\n{body}\n\n{match[3]}"
+
+    return _BLOCK.sub(table, text)
+
+
+def main() -> None:
+    """Write README.md, or check it."""
+    readme = ROOT / "README.md"
+    old = readme.read_text()
+    new = filled(old)
+    if "--check" in sys.argv[1:]:
+        if new != old:
+            sys.exit("error: README.md is not up to date; run python benchmarks/update_readme.py")
+        return
+    readme.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

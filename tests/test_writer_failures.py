@@ -1,0 +1,306 @@
+"""Photos that cannot be read, writes that are killed, disks that are full, options that make no sense."""
+
+import contextlib
+import errno
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, assert_user_error
+from PIL import Image
+from writing import draw, files_in, make_folder, sha256, stored_photos, write_cli, write_good
+
+from pipelines import writer
+from pipelines.beton import read_card, read_index
+from pipelines.decode import UNREADABLE, to_rgb
+from pipelines.errors import UserError
+from pipelines.sources.generated import open_source
+from pipelines.writer import WriteOptions, write
+
+
+def encoded(kind: str) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(draw(0)).save(file, kind)
+    return file.getvalue()
+
+
+JPEG, AVIF = encoded("JPEG"), encoded("AVIF")
+DAMAGED = {
+    "text.jpg": b"this is no photo\n",
+    "cut_off.jpg": JPEG[: len(JPEG) // 2],
+    "empty.jpg": b"",
+    "broken.webp": AVIF.replace(b"iloc", b"none"),  # Pillow raises RuntimeError
+}
+
+
+class Photos:
+    """A source of small raw photos; `on_read(i)` is called first and may raise."""
+
+    classes = ["only"]
+
+    def __init__(self, count, on_read=lambda i: None):
+        self.count, self.on_read = count, on_read
+
+    def __len__(self):
+        return self.count
+
+    def label(self, i):
+        return 0
+
+    def name(self, i):
+        return f"photo {i}"
+
+    def read(self, i):
+        self.on_read(i)
+        return np.full((8, 8, 3), i % 256, np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    make_folder(tmp_path / "photos", [(30, 40)] * 8)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def out(tmp_path):
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out"
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_unreadable_photo_is_named_and_nothing_is_left(folder, out, name):
+    (folder / "class_1" / name).write_bytes(DAMAGED[name])
+    done = write_cli(out / "a.beton", folder, write_mode="raw")
+    assert_user_error(done, f"cannot read {folder}/class_1/{name} (", "on_error=skip")
+    assert files_in(out) == []
+
+
+def test_unreadable_photos_can_be_left_out(folder, out):
+    for name, content in DAMAGED.items():
+        (folder / "class_0" / name).write_bytes(content)
+    done = write_cli(out / "a.beton", folder, write_mode="raw", on_error="skip")
+    assert done.returncode == 0
+    assert "left out: 4 photos" in done.stdout
+    card = read_card(out / "a.beton")
+    assert sorted(line.split(":")[0] for line in card["skipped"]) == sorted(f"{folder}/class_0/{n}" for n in DAMAGED)
+    assert card["samples_per_class"] == {"class_0": 4, "class_1": 4}
+    for i, photo in enumerate(stored_photos(out / "a.beton")):
+        np.testing.assert_array_equal(photo, draw(i, 30, 40))
+
+
+@pytest.mark.parametrize("mode", ["raw", "proportion"])
+def test_only_unreadable_photos_is_an_error(folder, out, mode):
+    for photo in folder.glob("*/*"):
+        photo.write_bytes(b"")
+    assert_user_error(write_cli(out / "a.beton", folder, write_mode=mode, on_error="skip"), "none of the photos")
+    assert files_in(out) == []
+
+
+def test_what_pillow_raises_for_damaged_files_is_expected():
+    rng = np.random.default_rng(0)
+    for content in (JPEG, AVIF, *map(encoded, ("PNG", "WEBP", "GIF", "BMP"))):
+        for _ in range(40):
+            damaged = bytearray(content)
+            for at in rng.integers(0, rng.choice((64, len(content))), 6):
+                damaged[at] = rng.integers(256)
+            with contextlib.suppress(UNREADABLE):
+                assert to_rgb(bytes(damaged)).mode == "RGB"
+
+
+def test_threads_are_gone_when_the_error_arrives(out):
+    with pytest.raises(UserError):
+        write(Photos(200, lambda i: i == 3 and fail()), out / "a.beton", WriteOptions("raw", chunk_size=2), {})
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("beton-writer")]
+
+
+def fail():
+    raise OSError(errno.EIO, "the disk is broken")
+
+
+def test_file_that_vanishes_is_named(folder, out, monkeypatch):
+    monkeypatch.setattr(writer, "encode", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(UserError, match="cannot read photo 0 .*the disk is broken"):
+        write(Photos(1, lambda i: fail()), out / "a.beton", WriteOptions("raw"), {})
+
+
+def test_second_writer_of_a_path_is_refused_and_the_first_goes_on(out):
+    seen = []
+
+    def meanwhile(i):
+        if i == 3:
+            with pytest.raises(UserError, match="is being written by another process") as caught:
+                write(Photos(5), out / "a.beton", WriteOptions("raw"), {})
+            seen.append(caught.value)
+
+    write(Photos(20, meanwhile), out / "a.beton", WriteOptions("raw", num_workers=1), {})
+    assert len(seen) == 1
+    assert read_index(out / "a.beton").num_samples == 20
+    assert files_in(out) == ["a.beton", "a.beton.json"]
+
+
+@pytest.mark.parametrize("outcome", ["published", "removed"])
+def test_writer_that_ends_while_another_begins_is_left_alone(out, monkeypatch, outcome):
+    """The other process publishes or removes the file between our opening and our locking of it."""
+    first = write_good(out / "first.beton", dataset="generated", subset=2)
+    content = first.read_bytes()
+
+    def flock(file, _):
+        partial = out / ".a.beton.partial"
+        if outcome == "removed":
+            partial.unlink()
+        else:
+            partial.write_bytes(content)
+            partial.rename(out / "a.beton")
+
+    monkeypatch.setattr(writer.fcntl, "flock", flock)
+    with pytest.raises(UserError, match="is being written by another process"):
+        write(Photos(5), out / "a.beton", WriteOptions("raw"), {})
+    assert outcome == "removed" or (out / "a.beton").read_bytes() == content
+
+
+def start(path, *options):
+    """A write of 4,000 generated photos (a minute and more) in a process group of its own, under way."""
+    command = [sys.executable, "write_dataset.py", "--cfg.dataset=generated", "--cfg.split=train"]
+    command += [f"--cfg.write_path={path}", "--cfg.subset=4000", "--cfg.num_workers=40", *options]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    partial, deadline = path.with_name(f".{path.name}.partial"), time.monotonic() + 60
+    # Its threads tell that photos are being written, not only that the file is there
+    while not (partial.exists() and len(os.listdir(f"/proc/{process.pid}/task")) > 40):
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return process
+
+
+def end(process, number):
+    """Send a signal; returns (status, stderr). The process must end within 20 s and leave no other behind."""
+    try:
+        process.send_signal(number)
+        _, stderr = process.communicate(timeout=20)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+        return process.returncode, stderr
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def test_killed_write_leaves_no_beton_and_the_next_one_succeeds(out):
+    path = out / "a.beton"
+    assert end(start(path), signal.SIGKILL)[0] == -signal.SIGKILL
+    assert files_in(out) == [".a.beton.partial"]
+    write_good(path, dataset="generated", subset=5, write_mode="raw")
+    undisturbed = write_good(out / "b.beton", dataset="generated", subset=5, write_mode="raw")
+    assert sha256(path) == sha256(undisturbed)
+    assert files_in(out) == ["a.beton", "a.beton.json", "b.beton", "b.beton.json"]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_interrupted_write_ends_soon_and_leaves_nothing(out, number, status):
+    # All photos are with the 40 threads: none of them may go on to its last one
+    code, stderr = end(start(out / "a.beton"), number)
+    assert code == status
+    assert files_in(out) == []
+    said = [line for line in stderr.splitlines() if line.strip() and "images" not in line]  # all but the bar
+    assert said == (["interrupted"] if status == 130 else [])
+
+
+def test_full_disk_is_one_line_and_nothing_is_left(out):
+    done = subprocess.run(
+        [sys.executable, "write_dataset.py", "--cfg.dataset=generated", "--cfg.split=val", "--cfg.subset=12"]
+        + [f"--cfg.write_path={out / 'a.beton'}", "--cfg.num_workers=1", "--cfg.write_mode=jpg"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, ((8 << 20) + 9999,) * 2),  # EFBIG
+    )
+    assert_user_error(done, f"cannot write {out / 'a.beton'} (File too large)", "disk")
+    assert files_in(out) == []
+
+
+def test_disk_full_at_the_card_leaves_the_old_file(folder, out, monkeypatch):
+    path = write_good(out / "a.beton", folder)
+    before = sha256(path)
+    monkeypatch.setattr(writer.Path, "write_text", lambda *_: fail())
+    assert_user_error(write_cli(path, folder, write_mode="jpg"), "cannot write", "the disk is broken")
+    assert sha256(path) == read_card(path)["sha256"] == before
+    assert files_in(out) == ["a.beton", "a.beton.json"]
+
+
+def test_overwriting_replaces_file_and_card(folder, out):
+    path = write_good(out / "a.beton", folder, write_mode="raw")
+    before = sha256(path)
+    write_good(path, folder, write_mode="jpg", subset=3)
+    card = json.loads((out / "a.beton.json").read_text())
+    assert sha256(path) == card["sha256"] != before
+    assert read_index(path).num_samples == card["num_samples"] == 3
+
+
+def test_failing_write_leaves_the_old_file_and_card(folder, out):
+    path = write_good(out / "a.beton", folder, write_mode="raw")
+    before = [(out / name).read_bytes() for name in files_in(out)]
+    (folder / "class_1" / "z.png").write_bytes(b"")
+    assert write_cli(path, folder, write_mode="jpg").returncode == 2
+    assert [(out / name).read_bytes() for name in files_in(out)] == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"write_mdoe": "raw"}, ["--cfg.write_mdoe", "--cfg.write_mode"]),
+        ({"write_mode": "png"}, ["cfg.write_mode=png", "proportion"]),
+        ({"compress_probability": 1.5}, ["cfg.compress_probability=1.5", "between 0 and 1"]),
+        ({"jpeg_quality": 0}, ["cfg.jpeg_quality=0"]),
+        ({"max_resolution": "big"}, ["cfg.max_resolution=big", "an int"]),
+        ({"num_workers": 0}, ["cfg.num_workers=0"]),
+        ({"split": None}, ["missing cfg.split"]),
+        ({"split": "test"}, ["cfg.split=test"]),
+        ({"subset": 0}, ["no photos to write"]),
+        ({"on_error": "ignore"}, ["cfg.on_error=ignore", "raise, skip"]),
+        ({"dataset": "imagefoldr"}, ["unknown source 'imagefoldr'", "did you mean 'imagefolder'", "pipelines/sources"]),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_wrong_option_is_one_line(folder, out, wrong, words):
+    assert_user_error(write_cli(out / "a.beton", folder, **wrong), *words)
+    assert files_in(out) == []
+
+
+def test_missing_write_path_is_one_line(folder):
+    assert_user_error(write_cli(None, folder), "missing cfg.write_path")
+
+
+def test_wrong_write_path_is_one_line(folder, out):
+    (out / "file").write_text("")
+    os.mkfifo(out / "pipe")
+    assert_user_error(write_cli(out, folder), f"{out} is a folder")
+    assert_user_error(write_cli(out / "pipe", folder), "not an ordinary file")
+    assert_user_error(write_cli(out / "file" / "a.beton", folder), f"there is no folder {out / 'file'}")
+    assert_user_error(write_cli(out / "none" / "a.beton", folder), f"there is no folder {out / 'none'}")
+    assert_user_error(write_cli("/proc/a.beton", folder), "cannot write /proc/a.beton")
+    assert_user_error(write_cli(out / ("a" * 250), folder), "cannot write", "File name too long")
+    assert files_in(out) == ["file", "pipe"]
+
+
+def test_folder_in_the_place_of_the_card_is_one_line(folder, out):
+    (out / "a.beton.json").mkdir()
+    assert_user_error(write_cli(out / "a.beton", folder), "cannot write")
+    assert files_in(out) == ["a.beton.json"]
+
+
+def test_generated_photos_do_not_depend_on_how_they_are_written(out):
+    """The source of the tests of interrupted writes is the one that the demo writes."""
+    path = write_good(out / "a.beton", dataset="generated", split="val", subset=12, write_mode="raw")
+    source = open_source(None, "val", count=12)
+    assert read_index(path).metadata["label"].tolist() == [source.label(i) for i in range(12)]
+    np.testing.assert_array_equal(stored_photos(path)[11], np.asarray(to_rgb(source.read(11))))
