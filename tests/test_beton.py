@@ -210,6 +210,7 @@ def number(value: int, size: int = 8) -> bytes:
         (-8, number(1 << 40), "beyond the end"),
         (-8, number((1 << 64) - 1), "beyond the end"),
     ],
+    ids=lambda value: value.replace(" ", "_") if isinstance(value, str) else "",
 )
 def test_damage_is_named(small, at, content, words):
     with pytest.raises(UserError, match=words):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -116,9 +117,10 @@ def test_what_pillow_raises_for_damaged_files_is_expected():
 
 
 def test_threads_are_gone_when_the_error_arrives(out):
-    with pytest.raises(UserError):
+    with pytest.raises(UserError) as caught:
         write(Photos(200, lambda i: i == 3 and fail()), out / "a.beton", WriteOptions("raw", chunk_size=2), {})
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("beton-writer")]
+    # While the error, and with it every frame that it came through, is still held
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("beton-writer")], caught
 
 
 def fail():
@@ -129,6 +131,11 @@ def test_file_that_vanishes_is_named(folder, out, monkeypatch):
     monkeypatch.setattr(writer, "encode", lambda *_: pytest.fail("it was read"))
     with pytest.raises(UserError, match="cannot read photo 0 .*the disk is broken"):
         write(Photos(1, lambda i: fail()), out / "a.beton", WriteOptions("raw"), {})
+
+
+def test_write_that_takes_no_time_is_reported(folder, out, monkeypatch):
+    monkeypatch.setattr(writer, "time", SimpleNamespace(monotonic=lambda: 1.0))
+    assert "images/s" in write_cli(out / "a.beton", folder).stdout
 
 
 def test_second_writer_of_a_path_is_refused_and_the_first_goes_on(out):

@@ -13,12 +13,19 @@ It has `len()` (batches of this rank in an epoch), `num_samples` (of the whole d
 import difflib
 import importlib
 import importlib.util
+import os
 import pkgutil
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 
+from pipelines import orders
+from pipelines.draws import sample_keys
 from pipelines.errors import UserError
+
+# Pages that are mixed at a time when a .beton is not held in memory: FFCV's 2 * batch_size.
+_WINDOW_PER_BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -43,6 +50,48 @@ class Task:
     shuffle: bool = True
     drop_last: bool = True
     in_memory: bool = True
+
+
+def epoch_samples(
+    task: Task, num_samples: int, epoch: int, pages: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """What every loader reads in an epoch: this rank's samples (int64) in their order, and their keys (uint64).
+
+    `pages` (int64, one a sample) is where each lies in its file, for data sets that are not held in memory.
+    """
+    order = np.arange(num_samples)
+    if task.shuffle and (task.in_memory or pages is None):
+        order = orders.random_order(num_samples, task.seed, epoch)
+    elif task.shuffle:
+        order = orders.quasi_random_order(pages, _WINDOW_PER_BATCH * task.batch_size, task.seed, epoch)
+    share = orders.rank_share(order, task.batch_size, task.rank, task.world_size, task.drop_last)
+    return share, sample_keys(task.seed, epoch, share)
+
+
+def batches_in_epoch(task: Task, num_samples: int) -> int:
+    """Batches of this rank in an epoch; raises UserError when there are none."""
+    share = len(range(task.rank, num_samples, task.world_size))
+    batches = -(-share // task.batch_size)
+    if task.drop_last:
+        batches = num_samples // (task.batch_size * task.world_size)
+    if not batches:
+        raise UserError(
+            f"{task.dataset} has {num_samples} samples, too few for one batch of {task.batch_size} "
+            f"on each of {task.world_size} ranks",
+            "make the batch size smaller",
+        )
+    return batches
+
+
+def usable_workers(task: Task) -> int:
+    """task.workers, but no more than there are cores for this process."""
+    return max(1, min(task.workers, len(os.sched_getaffinity(0))))
+
+
+def describe_workers(task: Task, kind: str) -> str:
+    """E.g. "2 threads (not 12: there are no more cores)", for the log."""
+    workers = usable_workers(task)
+    return f"{workers} {kind}" + (f" (not {task.workers}: there are no more cores)" if workers < task.workers else "")
 
 
 def known() -> list[str]:

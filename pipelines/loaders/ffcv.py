@@ -5,7 +5,6 @@ loader hangs when a stage fails, overwrites batches that are still held, leaks t
 is left early, and draws its augmentations from generators that cannot be seeded.
 """
 
-import os
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
@@ -13,11 +12,10 @@ from queue import SimpleQueue
 import numpy as np
 import torch
 
-from pipelines import orders, stages
-from pipelines.draws import sample_keys
+from pipelines import stages
 from pipelines.errors import UserError
 from pipelines.feed import to_device
-from pipelines.loaders import Task
+from pipelines.loaders import Task, batches_in_epoch, describe_workers, epoch_samples, usable_workers
 from pipelines.photos import Photos, close_decoder, open_decoder
 from pipelines.slots import SlotPool
 
@@ -28,8 +26,6 @@ reads = "beton"
 _AHEAD = 3
 # Images that a thread takes at a time: few enough to stay in its cache, enough to hide Python's cost.
 _CHUNK = 8
-# Pages that are mixed at a time when the file is not held in memory: FFCV's 2 * batch_size.
-_WINDOW_PER_BATCH = 2
 
 
 def open_loader(task: Task) -> "Loader":
@@ -60,23 +56,16 @@ class Loader:
         # On a GPU the bytes are sent (a quarter of the traffic) and normalised there
         self._on_gpu = torch.device(task.device).type == "cuda"
         self._on_cpu_normalize = None if self._on_gpu else self._normalize
-        self._workers = max(1, min(task.workers, len(os.sched_getaffinity(0))))
+        self._workers = usable_workers(task)
         self._epoch = task.epoch
         shape = (task.batch_size, self._crop.size, self._crop.size, 3)
         self._slots = SlotPool(shape, self._slot_dtype(), pinned=self._on_gpu)
-        if not len(self):
-            raise UserError(
-                f"{task.dataset} has {self.num_samples} samples, too few for one batch of {task.batch_size} "
-                f"on each of {task.world_size} ranks",
-                "make the batch size smaller",
-            )
+        self._length = batches_in_epoch(task, self.num_samples)
 
     @property
     def description(self) -> str:
         """How it runs, for the log."""
-        threads = f"{self._workers} threads"
-        if self._workers < self.task.workers:
-            threads += f" (not {self.task.workers}: there are no more cores)"
+        threads = describe_workers(self.task, "threads")
         if self._normalize is None or not self._on_gpu:
             return threads
         return f"{threads}, normalize on the GPU by {self._normalize.on_device_by(self.task.dtype)}"
@@ -86,24 +75,8 @@ class Loader:
             return np.dtype(np.uint8)
         return np.dtype(np.float32) if self.task.dtype == torch.float32 else np.dtype(np.uint16)
 
-    def _order(self, epoch: int) -> np.ndarray:
-        """The samples (int64) of this rank in an epoch, in their order."""
-        task = self.task
-        if not task.shuffle:
-            order = np.arange(self.num_samples)
-        elif task.in_memory:
-            order = orders.random_order(self.num_samples, task.seed, epoch)
-        else:
-            window = _WINDOW_PER_BATCH * task.batch_size
-            order = orders.quasi_random_order(self._photos.pages, window, task.seed, epoch)
-        return orders.rank_share(order, task.batch_size, task.rank, task.world_size, task.drop_last)
-
     def __len__(self) -> int:
-        task = self.task
-        if task.drop_last:
-            return self.num_samples // (task.batch_size * task.world_size)
-        share = len(range(task.rank, self.num_samples, task.world_size))
-        return -(-share // task.batch_size)
+        return self._length
 
     def __iter__(self):
         epoch, self._epoch = self._epoch, self._epoch + 1
@@ -115,8 +88,7 @@ class Loader:
 
     def _batches(self, epoch: int):
         """Generator of the batches of an epoch; leaving it early ends its threads."""
-        order = self._order(epoch)
-        keys = sample_keys(self.task.seed, epoch, order)
+        order, keys = epoch_samples(self.task, self.num_samples, epoch, self._photos.pages)
         idle = SimpleQueue()
         workers = [_Worker(self._photos.largest, self._crop.size) for _ in range(self._workers)]
         for worker in workers:

@@ -5,19 +5,16 @@ stay from epoch to epoch, and pinned memory for a GPU. Given a .beton's order an
 same epoch holds the same photos in the same order.
 """
 
-import os
-
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import Compose, ConvertImageDtype, PILToTensor
 
-from pipelines import orders, stages
+from pipelines import stages
 from pipelines.decode import UNREADABLE, to_rgb
-from pipelines.draws import sample_keys
-from pipelines.errors import DamagedSample, UserError
+from pipelines.errors import DamagedSample
 from pipelines.feed import to_device
-from pipelines.loaders import Task
+from pipelines.loaders import Task, batches_in_epoch, describe_workers, epoch_samples, usable_workers
 from pipelines.sources.imagefolder import open_source
 
 needs = {"torchvision": "torchvision"}
@@ -56,19 +53,13 @@ class _Epoch(Sampler):
         self.samples, self.task, self.epoch = samples, task, task.epoch
 
     def __iter__(self):
-        task = self.task
-        order = np.arange(self.samples)
-        if task.shuffle:
-            order = orders.random_order(self.samples, task.seed, self.epoch)
-        order = orders.rank_share(order, task.batch_size, task.rank, task.world_size, task.drop_last)
-        keys = sample_keys(task.seed, self.epoch, order) >> np.uint64(1)
-        return zip(order.tolist(), keys.tolist(), strict=True)
+        samples, keys = epoch_samples(self.task, self.samples, self.epoch)
+        return zip(samples.tolist(), (keys >> np.uint64(1)).tolist(), strict=True)
 
     def __len__(self) -> int:
-        task = self.task
-        if task.drop_last:
-            return self.samples // (task.batch_size * task.world_size) * task.batch_size
-        return len(range(task.rank, self.samples, task.world_size))
+        if self.task.drop_last:
+            return batches_in_epoch(self.task, self.samples) * self.task.batch_size
+        return len(range(self.task.rank, self.samples, self.task.world_size))
 
 
 def _collate(samples: list):
@@ -105,7 +96,7 @@ class Loader:
             photos,
             batch_size=task.batch_size,
             sampler=self._sampler,
-            num_workers=max(1, min(task.workers, len(os.sched_getaffinity(0)))),
+            num_workers=usable_workers(task),
             drop_last=task.drop_last,
             collate_fn=_collate,
             pin_memory=self._on_gpu,
@@ -113,23 +104,15 @@ class Loader:
             generator=torch.Generator(),  # or it would draw from the caller's
         )
         self._next_epoch = task.epoch
-        if not len(self):
-            raise UserError(
-                f"{task.dataset} has {self.num_samples} photos, too few for one batch of {task.batch_size} "
-                f"on each of {task.world_size} ranks",
-                "make the batch size smaller",
-            )
+        self._length = batches_in_epoch(task, self.num_samples)
 
     @property
     def description(self) -> str:
         """How it runs, for the log."""
-        processes = f"{self._loader.num_workers} processes"
-        if self._loader.num_workers < self.task.workers:
-            processes += f" (not {self.task.workers}: there are no more cores)"
-        return processes
+        return describe_workers(self.task, "processes")
 
     def __len__(self) -> int:
-        return len(self._loader)
+        return self._length
 
     def __iter__(self):
         epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
