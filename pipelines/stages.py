@@ -34,7 +34,10 @@ class Stage:
     place = 0
 
     def reference(self) -> Callable:
-        """The torchvision transform (PIL image or tensor) that the JIT operation must agree with."""
+        """The torchvision transform (PIL image or tensor) that the JIT operation must agree with.
+
+        Import torchvision within: it takes seconds, and the FFCV loader does without it.
+        """
         raise NotImplementedError
 
 

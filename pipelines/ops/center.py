@@ -1,7 +1,6 @@
 """center(size): centre crop for validation."""
 
 import numpy as np
-from torchvision.transforms import CenterCrop, Compose, Resize
 
 from pipelines.stages import CROP, Stage, check_number
 
@@ -25,8 +24,10 @@ class Center(Stage):
         side = np.maximum(1, (self.ratio * np.minimum(heights, widths)).astype(np.int64))
         return np.stack([(heights - side) // 2, (widths - side) // 2, side, side], axis=1)
 
-    def reference(self) -> Compose:
+    def reference(self):
         """torchvision's Resize of the short side to size / ratio, then CenterCrop."""
+        from torchvision.transforms import CenterCrop, Compose, Resize
+
         return Compose([Resize(round(self.size / self.ratio)), CenterCrop(self.size)])
 
 

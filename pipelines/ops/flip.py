@@ -1,7 +1,6 @@
 """flip: mirror left-right."""
 
 import numpy as np
-from torchvision.transforms import RandomHorizontalFlip
 
 from pipelines.draws import uniform
 from pipelines.jit import jit
@@ -32,8 +31,10 @@ class Flip(Stage):
         """Flip images (uint8, n x H x W x 3) in place."""
         _flip(images, keys, self.place, self.p)
 
-    def reference(self) -> RandomHorizontalFlip:
+    def reference(self):
         """torchvision's RandomHorizontalFlip."""
+        from torchvision.transforms import RandomHorizontalFlip
+
         return RandomHorizontalFlip(self.p)
 
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 import torch
-from torchvision.transforms import Compose, Normalize, ToTensor
 
 from pipelines.jit import jit
 from pipelines.ops import _ffcv_kernel
@@ -66,8 +65,10 @@ class NormalizeStage(Stage):
         """What on_device runs on a GPU, for the log."""
         return "FFCV's cupy kernel" if _ffcv_kernel.available(dtype) else "torch"
 
-    def reference(self) -> Compose:
+    def reference(self):
         """torchvision's ToTensor and Normalize."""
+        from torchvision.transforms import Compose, Normalize, ToTensor
+
         return Compose([ToTensor(), Normalize(self.mean, self.std)])
 
 

@@ -1,7 +1,6 @@
 """rrc(size): random resized crop, as torchvision's RandomResizedCrop and FFCV's decoder draw it."""
 
 import numpy as np
-from torchvision.transforms import InterpolationMode, RandomResizedCrop
 
 from pipelines.draws import uniform
 from pipelines.jit import jit
@@ -60,8 +59,10 @@ class Rrc(Stage):
         log_ratio = (float(np.log(self.ratio[0])), float(np.log(self.ratio[1])))
         return _boxes(heights, widths, keys, self.place, self.scale, log_ratio)
 
-    def reference(self) -> RandomResizedCrop:
+    def reference(self):
         """torchvision's RandomResizedCrop, bilinear with antialiasing (PIL), as its ImageNet example has it."""
+        from torchvision.transforms import InterpolationMode, RandomResizedCrop
+
         return RandomResizedCrop(self.size, self.scale, self.ratio, InterpolationMode.BILINEAR)
 
 
