@@ -21,11 +21,13 @@ def build(arch: str, num_classes: int, pretrained: bool = False, use_blurpool: b
     else:
         if arch not in torchvision.models.list_models(module=torchvision.models):
             raise UserError(f"torchvision has no model '{arch}'", "see torchvision.models, or use timm:NAME")
-        model = torchvision.models.get_model(arch, weights=None, num_classes=num_classes)
+        # These two answer with extra outputs while training, unless told not to
+        options = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
+        model = torchvision.models.get_model(arch, weights=None, num_classes=num_classes, **options)
         if pretrained:
             weights = torchvision.models.get_model_weights(arch).DEFAULT.get_state_dict(progress=False)
             own = model.state_dict()
-            fitting = {k: v for k, v in weights.items() if v.shape == own[k].shape}
+            fitting = {k: v for k, v in weights.items() if k in own and v.shape == own[k].shape}
             model.load_state_dict(fitting, strict=False)
             print(f"=> pretrained weights, without {sorted(set(own) - set(fitting)) or 'exception'}")
     if use_blurpool:
