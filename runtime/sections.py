@@ -88,3 +88,73 @@ def add_running(config: Config) -> None:
         address=Param(STR, "address of rank 0", default="localhost"),
         port=Param(STR, "port of rank 0", default="12355"),
     )
+
+
+def add_transformer_training(config: Config) -> None:
+    """The recipes of the transformer trainer; timm's and DeiT's names for what they name."""
+    Section("recipe", "model options beyond its name", config_descriptor=config).params(
+        img_size=Param(between(INT, 16, 4096), "build the model for images of this side (null: its own)"),
+        drop_path=Param(between(FLOAT, 0, 0.99), "stochastic depth rate (null: the model's own)"),
+        drop_path_constant=Param(BOOL, "the same rate in every block; else linear from 0", default=0),
+        layer_scale=Param(at_least(FLOAT, 0), "initial LayerScale (null: the model's own)"),
+        distilled=Param(BOOL, "train the distillation head", default=0),
+        checkpointing=Param(BOOL, "recompute activations instead of keeping them", default=0),
+        resolution=Param(between(INT, 16, 4096), "side of the training images in pixels", default=224),
+    )
+    Section("lr", "learning rate schedule", config_descriptor=config).params(
+        lr=Param(at_least(FLOAT, 0), "the highest learning rate", default=1e-3),
+        base_batch=Param(at_least(INT, 1), "lr.lr is for this global batch and scales with it (null: lr as given)"),
+        schedule=Param(one_of("cosine", "constant"), "after the warm-up", default="cosine"),
+        warmup_epochs=Param(at_least(INT, 0), "epochs of linear warm-up", default=5),
+        warmup_lr=Param(at_least(FLOAT, 0), "learning rate at the start", default=1e-6),
+        min_lr=Param(at_least(FLOAT, 0), "learning rate at the end", default=1e-5),
+        cooldown_epochs=Param(at_least(INT, 0), "epochs at lr.min_lr after training.epochs", default=0),
+        per_iteration=Param(BOOL, "change in every iteration; else once an epoch", default=0),
+        one_epoch_late=Param(BOOL, "as DeiT's loop: the first two epochs have the first rate", default=0),
+        layer_decay=Param(between(FLOAT, 0.01, 1), "factor of the rate from layer to layer (null: none)"),
+    )
+    Section("training", "training", config_descriptor=config).params(
+        batch_size=Param(at_least(INT, 1), "photos in a batch, on each rank", default=256),
+        accumulate=Param(at_least(INT, 1), "batches for each step of the optimizer", default=1),
+        epochs=Param(at_least(INT, 1), "number of epochs, without the cooldown", default=300),
+        repeats=Param(at_least(INT, 1), "repeated augmentation: views of a photo in an epoch", default=1),
+        optimizer=Param(STR, "sgd, or any of timm's: adamw, adam, lamb, ...", default="adamw"),
+        momentum=Param(between(FLOAT, 0, 1), "momentum, for optimizers that have it", default=0.9),
+        eps=Param(at_least(FLOAT, 0), "epsilon of the optimizer (null: its own)"),
+        weight_decay=Param(at_least(FLOAT, 0), "weight decay", default=0.05),
+        bn_wd=Param(BOOL, "weight decay on norm layers and biases too", default=0),
+        clip=Param(at_least(FLOAT, 0), "clip gradients (null: not)"),
+        clip_mode=Param(one_of("norm", "value", "agc"), "how", default="norm"),
+        loss=Param(one_of("ce", "bce"), "cross entropy, or binary cross entropy for each class", default="ce"),
+        bce_target_threshold=Param(between(FLOAT, 0, 1), "bce: targets above this become 1 (null: as they are)"),
+        label_smoothing=Param(between(FLOAT, 0, 1), "label smoothing", default=0.1),
+        mixup=Param(at_least(FLOAT, 0), "alpha of Mixup (0: none)", default=0),
+        cutmix=Param(at_least(FLOAT, 0), "alpha of CutMix (0: none)", default=0),
+        mix_probability=Param(between(FLOAT, 0, 1), "share of batches that are mixed", default=1),
+        mix_switch=Param(between(FLOAT, 0, 1), "share of CutMix where both are on", default=0.5),
+        ema=Param(between(FLOAT, 0, 1), "decay of the moving average of the weights (null: none)"),
+        ema_evaluate=Param(BOOL, "evaluate the average too and save it as final_ema_weights.pt", default=1),
+        precision=Param(
+            one_of("auto", "fp16", "bf16", "none"),
+            "mixed precision; auto: fp16 on a GPU, bf16 on a CPU that has it, else none",
+            default="auto",
+        ),
+        compile=Param(BOOL, "torch.compile the model", default=0),
+        seed=Param(between(INT, 0, 2**31 - 1), "of weights, order and augmentations", default=0),
+        distributed=Param(BOOL, "start dist.world_size processes (not needed under torchrun)", default=0),
+        eval_only=Param(BOOL, "only evaluate model.weights, model.pretrained or training.resume", default=0),
+        resume=Param(STR, "go on from this checkpoint.pt (or its folder)"),
+    )
+    Section("distillation", "a teacher", config_descriptor=config).params(
+        mode=Param(one_of("none", "hard", "soft"), "hard: its answer is a label; soft: its distribution", default="none"),
+        teacher=Param(STR, "a torchvision model, or timm:NAME", default="timm:regnety_160.deit_in1k"),
+        teacher_weights=Param(STR, "its weights (null: the library's)"),
+        alpha=Param(between(FLOAT, 0, 1), "share of the teacher's loss", default=0.5),
+        temperature=Param(between(FLOAT, 0.01, 100), "soft: temperature", default=1),
+    )
+    Section("mesa", "MESA: the moving average as teacher", config_descriptor=config).params(
+        weight=Param(at_least(FLOAT, 0), "lambda (0: none)", default=0),
+        start=Param(between(FLOAT, 0, 1), "begin after this share of the epochs", default=0.25),
+        temperature=Param(between(FLOAT, 0.01, 100), "tau", default=3),
+        factor=Param(at_least(FLOAT, 0), "FasterViT: 50; MESA's authors: tau^2 (null)", default=50),
+    )
