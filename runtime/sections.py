@@ -92,14 +92,16 @@ def add_running(config: Config) -> None:
 
 def add_transformer_training(config: Config) -> None:
     """The recipes of the transformer trainer; timm's and DeiT's names for what they name."""
-    Section("recipe", "model options beyond its name", config_descriptor=config).params(
+    Section("model", "model details", config_descriptor=config).params(
         img_size=Param(between(INT, 16, 4096), "build the model for images of this side (null: its own)"),
         drop_path=Param(between(FLOAT, 0, 0.99), "stochastic depth rate (null: the model's own)"),
         drop_path_constant=Param(BOOL, "the same rate in every block; else linear from 0", default=0),
         layer_scale=Param(at_least(FLOAT, 0), "initial LayerScale (null: the model's own)"),
         distilled=Param(BOOL, "train the distillation head", default=0),
         checkpointing=Param(BOOL, "recompute activations instead of keeping them", default=0),
-        resolution=Param(between(INT, 16, 4096), "side of the training images in pixels", default=224),
+    )
+    Section("data", "data related", config_descriptor=config).params(
+        resolution=Param(between(INT, 16, 4096), "side of the training image in pixels", default=224),
     )
     Section("lr", "learning rate schedule", config_descriptor=config).params(
         lr=Param(at_least(FLOAT, 0), "the highest learning rate", default=1e-3),
