@@ -13,18 +13,15 @@ label smoothing, BlurPool, flip test-time augmentation. Several GPUs: torchrun, 
 import runtime.start  # noqa: F401  checks the set-up; must come before torch
 
 # isort: split
-from pathlib import Path
-
 import torch
 from fastargs import Config
 
 from pipelines.errors import UserError
-from runtime import checkpoint, engine, models, optim, schedules, sections
+from runtime import begin, engine, models, optim, schedules, sections
 from runtime.config import parse, run
 from runtime.data import Data
 from runtime.launch import Place
 from runtime.launch import run as run_ranks
-from runtime.log import RunFolder
 from runtime.precision import Precision
 
 
@@ -55,43 +52,23 @@ def train(settings, place: Place) -> None:
     groups = optim.parameter_groups(model, training.weight_decay, training.bn_wd)
     optimizer = optim.build(training.optimizer, groups, training.momentum)
     scaler = precision.scaler()
-    loss_function = torch.nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
-    start_epoch = load_state(settings, model, optimizer, scaler)
-    network = parallel(model, settings, place)
+    start_epoch = begin.load_state(settings, model, optimizer, scaler)
+    network = begin.parallel(model, training.compile, place)
+    loss = torch.nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
 
-    def evaluate() -> dict:
-        flip = bool(settings.validation.lr_tta)
-        return engine.evaluate(network, validation, loss_function, precision, place, flip)
-
-    if training.eval_only:
-        stats = evaluate()
-        if place.first:
-            print("=> " + " ".join(f"{name}={value:.6g}" for name, value in stats.items()))
-        return
-
-    folder = open_folder(settings, place, start_epoch)
-    if place.first:
-        print(f"=> {settings.model.arch}, {classes} classes, {place.world_size} x {place.device}, {precision.name}")
-        print(f"=> loader {settings.data.loader}: {validation.description}")
-    for epoch in range(start_epoch, training.epochs):
-        res = schedules.resolution(epoch, **vars(settings.resolution))
-        loader = data.training(epoch, res)
-        lrs = schedules.iteration_lrs(lambda e: lr_at(e, settings), epoch, len(loader))
-        line = engine.train_epoch(
-            network, loader, optimizer, lrs, loss_function, precision, scaler, place,
-            title=f"epoch {epoch} at {res} px", show_loss=settings.logging.log_level > 1,
-        )  # fmt: skip
-        if settings.logging.log_level > 0 or epoch == training.epochs - 1:
-            line |= evaluate()
-        folder.log({"epoch": epoch, "res": res, "loader": settings.data.loader, "precision": precision.name, **line})
-        if place.first:
-            state = checkpoint.capture(epoch + 1, model, optimizer, scaler, settings.flat())
-            checkpoint.save(state, folder.path / "checkpoint.pt")
-    data.close()
-    if place.first:
-        weights = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        checkpoint.save(weights, folder.path / "final_weights.pt")
-        print(f"=> Final weights in {folder.path / 'final_weights.pt'}")
+    recipe = engine.Recipe(
+        model=model,
+        network=network,
+        optimizer=optimizer,
+        objective=lambda images, labels: loss(network(images), labels),
+        eval_loss=loss,
+        lrs=lambda epoch, count: schedules.iteration_lrs(lambda e: lr_at(e, settings), epoch, count),
+        resolution=lambda epoch: schedules.resolution(epoch, **vars(settings.resolution)),
+        epochs=training.epochs,
+        precision=precision,
+        scaler=scaler,
+    )
+    begin.run(recipe, settings, place, data, validation, start_epoch)
 
 
 def lr_at(epoch: int, settings) -> float:
@@ -100,42 +77,6 @@ def lr_at(epoch: int, settings) -> float:
     if lr.lr_schedule_type == "step":
         return schedules.step_lr(epoch, lr.lr, lr.step_ratio, lr.step_length, epochs)
     return schedules.cyclic_lr(epoch, lr.lr, lr.lr_peak_epoch, epochs)
-
-
-def load_state(settings, model, optimizer, scaler) -> int:
-    """Load the weights or the checkpoint that the settings name; returns the number of finished epochs."""
-    if settings.model.weights:
-        path = Path(settings.model.weights)
-        checkpoint.load_weights(model, checkpoint.load(path), path)
-    if not settings.training.resume:
-        return 0
-    path = resume_path(settings)
-    return checkpoint.restore(checkpoint.load(path), path, model, optimizer, scaler)
-
-
-def resume_path(settings) -> Path:
-    """The checkpoint to go on from; training.resume may name the run's folder too."""
-    path = Path(settings.training.resume)
-    return path / "checkpoint.pt" if path.is_dir() else path
-
-
-def open_folder(settings, place: Place, start_epoch: int) -> RunFolder:
-    """A new run folder, or the one that the checkpoint lies in; rank 0 alone has one."""
-    if not place.first:
-        return RunFolder(None)
-    if settings.training.resume:
-        return RunFolder.reopen(resume_path(settings).parent, start_epoch)
-    return RunFolder.create(settings.logging.folder, settings.logging.name, settings)
-
-
-def parallel(model: torch.nn.Module, settings, place: Place) -> torch.nn.Module:
-    """The model as it is trained: compiled if asked for, its gradients averaged over the ranks."""
-    if settings.training.compile:
-        model.compile()
-    if place.world_size == 1:
-        return model
-    devices = [place.device] if place.device.type == "cuda" else None
-    return torch.nn.parallel.DistributedDataParallel(model, device_ids=devices)
 
 
 if __name__ == "__main__":

@@ -35,3 +35,22 @@ def rank_share(order: np.ndarray, batch_size: int, rank: int, world_size: int, d
     if drop_last:
         order = order[: len(order) // (batch_size * world_size) * batch_size * world_size]
     return order[rank::world_size]
+
+
+def repeated(order: np.ndarray, repeats: int) -> np.ndarray:
+    """Repeated augmentation: each sample `repeats` times in a row, as views `sample + len(order) * n`.
+
+    "Augment your batch", Hoffer et al. 2020; the order is DeiT's RASampler's: ranks take the views in
+    turn, so the views of a sample go to different ranks.
+    """
+    views = np.arange(repeats) * len(order)
+    return (order[:, None] + views[None, :]).reshape(-1)
+
+
+def repeated_length(num_samples: int, world_size: int) -> int:
+    """Views of an epoch with repeated augmentation, as DeiT's RASampler has it.
+
+    Each rank takes floor(floor(num_samples / 256) * 256 / world_size): an epoch is as long as without
+    repetition, and holds a part of the photos only.
+    """
+    return num_samples // 256 * 256 // world_size * world_size

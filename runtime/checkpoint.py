@@ -32,8 +32,11 @@ def load(path: Path) -> dict:
         raise UserError(f"cannot load {path} ({reason})", "give another checkpoint") from None
 
 
-def capture(epoch: int, model, optimizer, scaler, params: dict) -> dict:
-    """All that training needs to go on after `epoch` finished epochs. `params`: the run's parameters."""
+def capture(epoch: int, model, optimizer, scaler, params: dict, average=None) -> dict:
+    """All that training needs to go on after `epoch` finished epochs.
+
+    `params`: the run's parameters; `average`: the moving average of the weights, where there is one.
+    """
     generators = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         generators["cuda"] = torch.cuda.get_rng_state()
@@ -45,10 +48,11 @@ def capture(epoch: int, model, optimizer, scaler, params: dict) -> dict:
         "scaler": scaler.state_dict(),
         "generators": generators,
         "params": params,
+        "average": None if average is None else average.state_dict(),
     }
 
 
-def restore(content: dict, path: Path, model, optimizer, scaler) -> int:
+def restore(content: dict, path: Path, model, optimizer, scaler, average=None) -> int:
     """Put a captured state back; returns the number of finished epochs. Raises UserError when it does not fit."""
     if content.get("version") != _VERSION or "optimizer" not in content:
         raise UserError(f"{path} is not a checkpoint of this program", "give a checkpoint.pt")
@@ -57,6 +61,10 @@ def restore(content: dict, path: Path, model, optimizer, scaler) -> int:
         optimizer.load_state_dict(content["optimizer"])
     except ValueError as error:
         raise UserError(f"{path} belongs to another optimizer ({error})", "resume with the same recipe") from None
+    if average is not None:
+        if content["average"] is None:
+            raise UserError(f"{path} has no moving average of the weights", "resume with the same recipe")
+        load_weights(average, content["average"], path)
     scaler.load_state_dict(content["scaler"])
     torch.set_rng_state(content["generators"]["cpu"])
     if torch.cuda.is_available() and "cuda" in content["generators"]:

@@ -26,6 +26,7 @@ class Data:
             device=str(place.device),
             dtype=precision.dtype if place.device.type == "cuda" and precision.dtype else torch.float32,
             in_memory=bool(data.in_memory),
+            repeats=settings.training.repeats,
         )
 
     def training(self, epoch: int, resolution: int):
@@ -47,6 +48,7 @@ class Data:
             stages=stages.replace("{ratio}", str(validation.crop_ratio)),
             batch_size=validation.batch_size,
             shuffle=False,
+            repeats=1,
             drop_last=False,
         )
         return open_loader(self._settings.data.loader, task)

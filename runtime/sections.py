@@ -53,6 +53,7 @@ def add_training(config: Config) -> None:
     Section("training", "training", config_descriptor=config).params(
         batch_size=Param(at_least(INT, 1), "photos in a batch, on each rank", default=512),
         epochs=Param(at_least(INT, 1), "number of epochs", default=30),
+        repeats=Param(at_least(INT, 1), "repeated augmentation: views of a photo in an epoch", default=1),
         optimizer=Param(STR, "sgd, or any of timm's", default="sgd"),
         momentum=Param(between(FLOAT, 0, 1), "momentum", default=0.9),
         weight_decay=Param(at_least(FLOAT, 0), "weight decay", default=4e-5),
@@ -148,7 +149,9 @@ def add_transformer_training(config: Config) -> None:
         resume=Param(STR, "go on from this checkpoint.pt (or its folder)"),
     )
     Section("distillation", "a teacher", config_descriptor=config).params(
-        mode=Param(one_of("none", "hard", "soft"), "hard: its answer is a label; soft: its distribution", default="none"),
+        mode=Param(
+            one_of("none", "hard", "soft"), "hard: its answer as a label; soft: its distribution", default="none"
+        ),
         teacher=Param(STR, "a torchvision model, or timm:NAME", default="timm:regnety_160.deit_in1k"),
         teacher_weights=Param(STR, "its weights (null: the library's)"),
         alpha=Param(between(FLOAT, 0, 1), "share of the teacher's loss", default=0.5),

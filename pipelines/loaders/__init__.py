@@ -35,6 +35,8 @@ class Task:
     `dataset`: path of a .beton or of a folder with one folder for each class. `stages`: pipeline as
     text. `batch_size`: of this rank. `workers`: threads or processes. `shuffle`, `drop_last`: for
     training. `in_memory`: the data set fits into memory (else it is read nearly in sequence).
+    `repeats`: repeated augmentation, so many different views of a photo in an epoch that is as long as
+    before (pipelines/orders.py).
     """
 
     dataset: str
@@ -50,6 +52,7 @@ class Task:
     shuffle: bool = True
     drop_last: bool = True
     in_memory: bool = True
+    repeats: int = 1
 
 
 def epoch_samples(
@@ -64,16 +67,20 @@ def epoch_samples(
         order = orders.random_order(num_samples, task.seed, epoch)
     elif task.shuffle:
         order = orders.quasi_random_order(pages, _WINDOW_PER_BATCH * task.batch_size, task.seed, epoch)
-    share = orders.rank_share(order, task.batch_size, task.rank, task.world_size, task.drop_last)
-    return share, sample_keys(task.seed, epoch, share)
+    views = order  # sample + num_samples * number of the view
+    if task.repeats > 1:
+        views = orders.repeated(order, task.repeats)[: orders.repeated_length(num_samples, task.world_size)]
+    share = orders.rank_share(views, task.batch_size, task.rank, task.world_size, task.drop_last)
+    return share % num_samples, sample_keys(task.seed, epoch, share)
 
 
 def batches_in_epoch(task: Task, num_samples: int) -> int:
     """Batches of this rank in an epoch; raises UserError when there are none."""
-    share = len(range(task.rank, num_samples, task.world_size))
+    length = num_samples if task.repeats == 1 else orders.repeated_length(num_samples, task.world_size)
+    share = len(range(task.rank, length, task.world_size))
     batches = -(-share // task.batch_size)
     if task.drop_last:
-        batches = num_samples // (task.batch_size * task.world_size)
+        batches = length // (task.batch_size * task.world_size)
     if not batches:
         raise UserError(
             f"{task.dataset} has {num_samples} samples, too few for one batch of {task.batch_size} "

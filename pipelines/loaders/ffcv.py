@@ -51,11 +51,14 @@ class Loader:
         self.num_samples, self.classes = self._photos.num_samples, self._photos.classes
         self._stages = stages.parse(task.stages)
         self._crop = self._stages[0]
-        self._normalize = self._stages[-1] if self._stages[-1].kind == stages.VALUES else None
-        self._image_stages = self._stages[1:-1] if self._normalize else self._stages[1:]
-        # On a GPU the bytes are sent (a quarter of the traffic) and normalised there
+        self._normalize = next((s for s in self._stages if s.kind == stages.VALUES), None)
+        self._image_stages = [s for s in self._stages if s.kind == stages.IMAGE]
+        self._number_stages = [s for s in self._stages if s.kind == stages.NUMBERS]
+        # On a GPU the bytes are sent (a quarter of the traffic) and normalised there, unless a stage
+        # of the threads needs the numbers
         self._on_gpu = torch.device(task.device).type == "cuda"
-        self._on_cpu_normalize = None if self._on_gpu else self._normalize
+        self._on_gpu_normalize = self._normalize if self._on_gpu and not self._number_stages else None
+        self._on_cpu_normalize = None if self._on_gpu_normalize else self._normalize
         self._workers = usable_workers(task)
         self._epoch = task.epoch
         shape = (task.batch_size, self._crop.size, self._crop.size, 3)
@@ -66,9 +69,9 @@ class Loader:
     def description(self) -> str:
         """How it runs, for the log."""
         threads = describe_workers(self.task, "threads")
-        if self._normalize is None or not self._on_gpu:
+        if self._on_gpu_normalize is None:
             return threads
-        return f"{threads}, normalize on the GPU by {self._normalize.on_device_by(self.task.dtype)}"
+        return f"{threads}, normalize on the GPU by {self._on_gpu_normalize.on_device_by(self.task.dtype)}"
 
     def _slot_dtype(self) -> np.dtype:
         if self._on_cpu_normalize is None:
@@ -81,7 +84,7 @@ class Loader:
     def __iter__(self):
         epoch, self._epoch = self._epoch, self._epoch + 1
         batches = self._batches(epoch)
-        return to_device(batches, self.task, self._normalize) if self._on_gpu else batches
+        return to_device(batches, self.task, self._on_gpu_normalize) if self._on_gpu else batches
 
     def close(self) -> None:
         """Nothing outlives an epoch; other loaders have something to close."""
@@ -140,6 +143,8 @@ class Loader:
                 stage.apply(images, keys)
             if self._on_cpu_normalize is not None:
                 self._on_cpu_normalize.apply(images, target, self.task.dtype)
+            for stage in self._number_stages:
+                stage.apply(target, keys, self.task.dtype)
         except UserError:
             raise
         except Exception as error:

@@ -5,6 +5,8 @@ stay from epoch to epoch, and pinned memory for a GPU. Given a .beton's order an
 same epoch holds the same photos in the same order.
 """
 
+import random
+
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
@@ -38,8 +40,9 @@ class _Photos(Dataset):
             image = to_rgb(self.source.read(index))
         except UNREADABLE as error:
             return index, str(error)
-        # In a worker process: its global generator is nobody else's
+        # In a worker process: its global generators are nobody else's. timm draws from Python's
         torch.manual_seed(key)
+        random.seed(key)
         try:
             return self.transform(image), self.source.label(index)
         except Exception as error:
@@ -85,7 +88,7 @@ class Loader:
         parsed = stages.parse(task.stages)
         transforms = [stage.reference() for stage in parsed]
         self._on_gpu = torch.device(task.device).type == "cuda"
-        if parsed[-1].kind != stages.VALUES:
+        if all(stage.kind != stages.VALUES for stage in parsed):
             transforms.append(PILToTensor())
         elif not self._on_gpu:
             transforms.append(ConvertImageDtype(task.dtype))  # to_device does it for a GPU
