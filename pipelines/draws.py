@@ -43,10 +43,17 @@ def sample_keys(seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
 
 
 @jit
-def uniform(key, stage, draw):
-    """The `draw`-th number of a stage for the sample with this key: float64 in [0, 1), 53 random bits.
+def bits(key, stage, draw):
+    """64 random bits (uint64): the `draw`-th of a stage for the sample with this key.
 
-    `stage` is the stage's place in the pipeline, so two stages never share a draw.
+    `stage` is the stage's place in the pipeline, so two stages never share a draw. A stage that needs
+    more than its 1024 draws takes one as the key of further ones.
     """
     counter = np.uint64(stage) * _DRAWS_PER_STAGE + np.uint64(draw) + np.uint64(1)
-    return (mix(key + counter * _GOLDEN) >> np.uint64(11)) * (1.0 / (1 << 53))
+    return mix(key + counter * _GOLDEN)
+
+
+@jit
+def uniform(key, stage, draw):
+    """The same as a number: float64 in [0, 1), 53 random bits."""
+    return (bits(key, stage, draw) >> np.uint64(11)) * (1.0 / (1 << 53))

@@ -1,6 +1,7 @@
 """The stored photos of a .beton, mapped into memory: decode one, cut a rectangle out, resize it.
 
-Decoding is libjpeg-turbo's with the flags that FFCV uses, resizing is FFCV's own (OpenCV, area).
+Decoding is libjpeg-turbo's with the flags that FFCV uses, resizing is FFCV's own (OpenCV, area) or Pillow's
+(pipelines.resample).
 """
 
 import ctypes
@@ -13,6 +14,7 @@ import torch
 from pipelines.beton import INT_FIELD, JPEG, RGB_FIELD, read_card, read_index
 from pipelines.errors import DamagedSample, UserError
 from pipelines.jit import ffcv_library, ffcv_resize, jit, tj_decompress, tj_destroy, tj_header, tj_init
+from pipelines.resample import resample, shown
 
 # Threads are ours: OpenCV shall not start its own beneath them (cv::setNumThreads).
 ctypes.CDLL(ffcv_library())._ZN2cv13setNumThreadsEi(1)
@@ -56,22 +58,31 @@ def _decode(decoder, payload, height, width, pixels):
 
 
 @jit
-def _cut(decoder, file, image, sizes, samples, boxes, pixels, target):
-    """Fill target[n] with rectangle boxes[n] of photo samples[n]; returns (code, n) of the first failure."""
-    rows, columns = target.shape[1], target.shape[2]
+def _cut(decoder, file, image, sizes, samples, boxes, windows, pixels, target):
+    """Fill target[n] with rectangle boxes[n] of photo samples[n]; returns (code, n) of the first failure.
+
+    numba compiles this for windows that are None and for those that are not, each without the other's branch.
+    """
+    high, wide = target.shape[1], target.shape[2]
     for n in range(len(samples)):
         photo = image[samples[n]]
         height, width = np.int64(photo.height), np.int64(photo.width)
         start = np.int64(photo.data_ptr)
         source = file[start : start + sizes[samples[n]]]
-        address = source.ctypes.data
         if photo.mode == JPEG:
             code = _decode(decoder, source, height, width, pixels)
             if code != _GOOD:
                 return code, n
-            address = pixels.ctypes.data
-        top, left, h, w = boxes[n]
-        ffcv_resize(0, address, height, width, top, top + h, left, left + w, target[n].ctypes.data, rows, columns)
+            source = pixels
+        if windows is None:
+            top, left, h, w = boxes[n]
+            address, there = source.ctypes.data, target[n].ctypes.data
+            ffcv_resize(0, address, height, width, top, top + h, left, left + w, there, high, wide)
+        else:
+            rows, columns, top, left, kind = windows[n]
+            stored = source[: height * width * 3].reshape(height, width, 3)
+            seen = shown(top, high, rows), shown(left, wide, columns)
+            resample(stored, boxes[n], (rows, columns), seen[0], seen[1], kind, target[n])
     return _GOOD, -1
 
 
@@ -107,14 +118,16 @@ class Photos:
             self._map = mmap.mmap(file.fileno(), os.path.getsize(path), access=mmap.ACCESS_READ)
         self._bytes = np.frombuffer(self._map, np.uint8)
 
-    def cut(self, decoder: int, samples: np.ndarray, boxes: np.ndarray, pixels: np.ndarray, target: np.ndarray):
+    def cut(
+        self, decoder: int, samples: np.ndarray, boxes: np.ndarray, windows, pixels: np.ndarray, target: np.ndarray
+    ):
         """Cut rectangles out of photos and resize them into target (uint8, n x H x W x 3).
 
         `samples` (int64, n) are indices, `boxes` (int64, n x 4) rectangles as (top, left, height,
-        width), `pixels` (uint8, `largest`) is scratch space of the calling thread and `decoder` its
-        decompressor. Raises DamagedSample.
+        width), `windows` what a crop stage's method of that name says, `pixels` (uint8, `largest`) is
+        scratch space of the calling thread and `decoder` its decompressor. Raises DamagedSample.
         """
-        code, n = _cut(decoder, self._bytes, self._image, self._sizes, samples, boxes, pixels, target)
+        code, n = _cut(decoder, self._bytes, self._image, self._sizes, samples, boxes, windows, pixels, target)
         if code != _GOOD:
             raise DamagedSample(self.path, int(samples[n]), "image", _WHY[code])
 

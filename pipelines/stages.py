@@ -10,11 +10,13 @@ import importlib
 import pkgutil
 from collections.abc import Callable
 
+import numpy as np
+
 from pipelines import ops
 from pipelines.errors import UserError
 
 # The kinds of stages in the order in which they may stand.
-CROP, IMAGE, VALUES = "crop", "image", "values"
+_ORDER = CROP, IMAGE, VALUES, NUMBERS = "crop", "image", "values", "numbers"
 
 
 class Stage:
@@ -22,9 +24,12 @@ class Stage:
 
     `kind` says what the JIT operation does, and with which method:
     - CROP: `boxes(heights, widths, keys)` says which rectangle of each photo is cut out and resized
-      to `size` x `size` pixels. Exactly one, and first.
+      to `size` x `size` pixels. Exactly one, and first. `windows` says more where it is not FFCV's
+      own resize ("area") that does it.
     - IMAGE: `apply(images, keys)` changes images (uint8, n x H x W x 3) in place. Any number.
-    - VALUES: `apply(images, target)` writes numbers into target (n x H x W x 3). At most one, last.
+    - VALUES: `apply(images, target, dtype)` writes numbers into target (n x H x W x 3): float32, or the
+      bits (uint16) of a 16-bit `dtype`. At most one.
+    - NUMBERS: `apply(numbers, keys, dtype)` changes such numbers in place. Any number, after VALUES.
 
     `keys` (uint64, one a sample) are for pipelines.draws.uniform(key, self.place, n).
     `place` is the stage's place in the pipeline; the parser sets it.
@@ -32,6 +37,15 @@ class Stage:
 
     kind = IMAGE
     place = 0
+
+    def windows(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray | None:
+        """How a crop stage resizes its boxes; None: by area, and each box fills the image.
+
+        Otherwise int64, n x 5: (rows, columns, top, left, filter). The box is resized to rows x columns
+        by a filter of pipelines.resample. The image is the window of `size` x `size` pixels of that
+        which begins at (top, left); what it shows beyond the edges is mirrored.
+        """
+        return None
 
     def reference(self) -> Callable:
         """The torchvision transform (PIL image or tensor) that the JIT operation must agree with.
@@ -89,8 +103,10 @@ def parse(text: str) -> list[Stage]:
     kinds = [s.kind for s in stages]
     if kinds[0] != CROP or kinds.count(CROP) != 1:
         raise UserError(f"'{text}' must have one crop stage, and first", "begin with rrc(size) or center(size)")
-    if VALUES in kinds[:-1]:
-        raise UserError(f"in '{text}' a stage follows the one that makes numbers of pixels", "put normalize last")
+    if kinds != sorted(kinds, key=_ORDER.index) or kinds.count(VALUES) > 1:
+        raise UserError(f"in '{text}' the stages are out of order", "put normalize last, with only erase behind it")
+    if NUMBERS in kinds and VALUES not in kinds:
+        raise UserError(f"'{text}' ends with a stage that needs numbers", "put normalize before it")
     return stages
 
 
@@ -99,6 +115,12 @@ def check_number(name: str, value, low: float, high: float, whole: bool = False)
     kinds = int if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
         raise ValueError(f"{name}={value!r} is not {'a whole number' if whole else 'a number'} from {low} to {high}")
+
+
+def check_choice(name: str, value, choices) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in tuple(choices):
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(choices)}")
 
 
 def check_range(name: str, value, low: float, high: float) -> None:

@@ -8,13 +8,14 @@ from runtime import checkpoint, engine
 from runtime.data import Data
 from runtime.launch import Place
 from runtime.log import RunFolder
+from runtime.models import load_weights_resized
 
 
 def load_state(settings, model, optimizer, scaler, average=None) -> int:
     """Load the weights or the checkpoint that the settings name; returns the number of finished epochs."""
     if settings.model.weights:
         path = Path(settings.model.weights)
-        checkpoint.load_weights(model, checkpoint.load(path), path)
+        load_weights_resized(model, checkpoint.load(path), path)
         if average is not None:
             average.set(model)
     if not settings.training.resume:

@@ -113,6 +113,15 @@ def uniform_p(values) -> float:
     return _kolmogorov(max((steps[1:] - values).max(), (values - steps[:-1]).max()) * np.sqrt(n))
 
 
+def counts_p(*counts) -> float:
+    """p-value of the chi-square test that rows of counts have one distribution (asymptotic)."""
+    table = np.array(counts, dtype=np.float64)
+    expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
+    freedom = (table.shape[0] - 1) * (table.shape[1] - 1)
+    statistic = ((table - expected) ** 2 / expected).sum()
+    return torch.special.gammaincc(torch.tensor(freedom / 2), torch.tensor(statistic / 2)).item()
+
+
 def _kolmogorov(x: float) -> float:
     if x < 0.2:
         return 1.0

@@ -15,7 +15,7 @@ from pipelines.draws import mix, sample_keys, uniform
 from pipelines.errors import UserError
 from pipelines.loaders import open_loader
 from pipelines.ops.normalize import NormalizeStage
-from pipelines.stages import CROP, VALUES, parse
+from pipelines.stages import CROP, VALUES, known, parse
 
 WRONG = {
     "": "cannot read the stage ''",
@@ -24,9 +24,9 @@ WRONG = {
     "rrc(96": "cannot read the stage",
     "rrc.flip(96)": "cannot read the stage",
     "96": "cannot read the stage",
-    "rcc(96)": "did you mean 'rrc'",
+    "rrcc(96)": "did you mean 'rrc'",
     "rrc(96)|flipp": "did you mean 'flip'",
-    "rrc(96)|nonsense": "use one of center, flip, normalize, rrc",
+    "rrc(96)|nonsense": f"use one of {', '.join(known())}, or add pipelines/ops/nonsense.py",
     "flip|rrc(96)": "begin with rrc",
     "flip": "begin with rrc",
     "rrc(96)|center(96)": "one crop stage",
@@ -97,7 +97,9 @@ def test_valid_text_gives_the_stages_in_their_places():
     assert parse("center(96, 1)")[0].ratio == 1
 
 
-PARTS = st.sampled_from(["rrc", "center", "flip", "normalize", "(", ")", "|", ",", "=", "9", "0.5", "[", "]", "-", "'"])
+PARTS = st.sampled_from(
+    ["rrc", "flip", "jitter", "normalize", "erase", "(", ")", "|", ",", "=", "9", "0.5", "[", "]", "-", "'"]
+)
 
 
 @settings(max_examples=300, deadline=None)

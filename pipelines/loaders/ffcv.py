@@ -138,7 +138,8 @@ class Loader:
             images = target if self._on_cpu_normalize is None else worker.images[: len(samples)]
             heights, widths = self._photos.heights[samples], self._photos.widths[samples]
             boxes = self._crop.boxes(heights, widths, keys)
-            self._photos.cut(worker.decoder, samples, boxes, worker.pixels, images)
+            windows = self._crop.windows(heights, widths, keys)
+            self._photos.cut(worker.decoder, samples, boxes, windows, worker.pixels, images)
             for stage in self._image_stages:
                 stage.apply(images, keys)
             if self._on_cpu_normalize is not None:

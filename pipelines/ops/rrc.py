@@ -4,7 +4,8 @@ import numpy as np
 
 from pipelines.draws import uniform
 from pipelines.jit import jit
-from pipelines.stages import CROP, Stage, check_number, check_range
+from pipelines.resample import FILTERS
+from pipelines.stages import CROP, Stage, check_choice, check_number, check_range
 
 _TRIES = 10
 
@@ -38,20 +39,31 @@ def _boxes(heights, widths, keys, place, scale, log_ratio):
     return boxes
 
 
+@jit
+def _drawn_filters(keys, place):
+    filters = np.empty(len(keys), np.int64)
+    for n in range(len(keys)):
+        filters[n] = int(2 * uniform(keys[n], place, 4 * _TRIES))  # the draw after those of the box
+    return filters
+
+
 class Rrc(Stage):
     """Cut out a random part of the photo and resize it to size x size pixels.
 
     `size`: side of the result in pixels. `scale`: bounds of the part's share of the photo's area.
     `ratio`: bounds of its width / height, drawn uniformly in the logarithm. If ten draws do not fit
-    into the photo, the largest centre crop within `ratio` is taken.
+    into the photo, the largest centre crop within `ratio` is taken. `interpolation`: 'area' as FFCV
+    resizes, 'bilinear' or 'bicubic' as Pillow does, 'random' one of the latter two for each sample (timm's).
     """
 
     kind = CROP
 
-    def __init__(self, size: int, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3)):
+    def __init__(self, size: int, scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation: str = "area"):
         check_number("size", size, 1, 16384, whole=True)
         check_range("scale", scale, 1e-4, 1)
         check_range("ratio", ratio, 1e-3, 1e3)
+        check_choice("interpolation", interpolation, ("area", *FILTERS, "random"))
+        self.interpolation = interpolation
         self.size, self.scale, self.ratio = size, tuple(map(float, scale)), tuple(map(float, ratio))
 
     def boxes(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
@@ -59,11 +71,24 @@ class Rrc(Stage):
         log_ratio = (float(np.log(self.ratio[0])), float(np.log(self.ratio[1])))
         return _boxes(heights, widths, keys, self.place, self.scale, log_ratio)
 
-    def reference(self):
-        """torchvision's RandomResizedCrop, bilinear with antialiasing (PIL), as its ImageNet example has it."""
-        from torchvision.transforms import InterpolationMode, RandomResizedCrop
+    def windows(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray | None:
+        """The whole of each box, resized to size x size (see Stage.windows)."""
+        if self.interpolation == "area":
+            return None
+        if self.interpolation == "random":
+            filters = _drawn_filters(keys, self.place)
+        else:
+            filters = np.full(len(keys), FILTERS[self.interpolation])
+        return np.stack(np.broadcast_arrays(self.size, self.size, 0, 0, filters), axis=1)
 
-        return RandomResizedCrop(self.size, self.scale, self.ratio, InterpolationMode.BILINEAR)
+    def reference(self):
+        """torchvision's RandomResizedCrop (PIL, so antialiased); for area bilinear, as its ImageNet example has it."""
+        from torchvision.transforms import InterpolationMode, RandomResizedCrop
+        from torchvision.transforms.v2 import RandomChoice
+
+        names = {"area": ["bilinear"], "random": list(FILTERS)}.get(self.interpolation, [self.interpolation])
+        crops = [RandomResizedCrop(self.size, self.scale, self.ratio, InterpolationMode(name)) for name in names]
+        return crops[0] if len(crops) == 1 else RandomChoice(crops)
 
 
 STAGE = Rrc

@@ -1,0 +1,145 @@
+"""The transformer trainer through the command line, on small models and photos."""
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import timm
+import torch
+from conftest import ENVIRONMENT, ROOT, assert_user_error, run_script
+
+from pipelines.sources.generated import open_source
+from pipelines.writer import WriteOptions, write
+
+# DeiT III in small: 3-Augment, repeated augmentation, BCE with Mixup, LAMB, moving average
+DEIT3 = {
+    "model.arch": "timm:vit_tiny_patch16_224",
+    "model.img_size": 48,
+    "model.drop_path": 0.1,
+    "model.drop_path_constant": 1,
+    "model.layer_scale": 1e-4,
+    "data.num_workers": 2,
+    "data.in_memory": 1,
+    "data.resolution": 48,
+    "data.train_stages": "rrc({res}, interpolation='bicubic')|flip|three_augment|jitter(0.3)|normalize",
+    "lr.lr": 3e-3,
+    "lr.warmup_epochs": 1,
+    "training.batch_size": 64,
+    "training.epochs": 3,
+    "training.repeats": 3,
+    "training.optimizer": "lamb",
+    "training.loss": "bce",
+    "training.bce_target_threshold": 0,
+    "training.label_smoothing": 0,
+    "training.mixup": 0.8,
+    "training.cutmix": 1.0,
+    "training.ema": 0.9,
+    "validation.batch_size": 16,
+    "validation.resolution": 48,
+    "validation.lr_tta": 0,
+}
+
+
+@pytest.fixture(scope="module")
+def small_betons(tmp_path_factory):
+    """264 photos for training (repeated augmentation needs 256) and 41 for validation, at most 64 px."""
+    folder = tmp_path_factory.mktemp("small")
+    for split, count in (("train", 264), ("val", 41)):
+        source = open_source(None, split, seed=0, count=count)
+        write(source, folder / f"{split}.beton", WriteOptions("jpg", 64, num_workers=2), {})
+    return folder
+
+
+def arguments(betons, folder, **changes):
+    told = DEIT3 | {
+        "data.train_dataset": betons / "train.beton",
+        "data.val_dataset": betons / "val.beton",
+        "logging.folder": folder,
+        "logging.name": "run",
+    }
+    told |= {key.replace("__", "."): value for key, value in changes.items()}
+    return ["train_transformers.py", *[f"--{key}={value}" for key, value in told.items()]]
+
+
+def train(betons, folder, **changes):
+    done = run_script(*arguments(betons, folder, **changes))
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+def digests(run):
+    return [hashlib.sha256((run / f"final_{kind}weights.pt").read_bytes()).hexdigest() for kind in ("", "ema_")]
+
+
+def log_of(run):
+    return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(small_betons, tmp_path_factory):
+    return train(small_betons, tmp_path_factory.mktemp("finished"))
+
+
+def test_deit3_run_logs_model_and_moving_average(finished):
+    lines = log_of(finished)
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    for line in lines:
+        assert line["images"] == 256, "an epoch of repeated augmentation is as long as one without"
+        for name in ("top_1", "ema_top_1"):
+            assert line[name] * 41 == pytest.approx(round(line[name] * 41), abs=1e-9)
+        assert 0 < line["train_loss"] < 2
+    for name in ("final_weights.pt", "final_ema_weights.pt"):
+        weights = torch.load(finished / name, weights_only=True)
+        model = timm.create_model("vit_tiny_patch16_224", img_size=48, num_classes=10, init_values=1e-4)
+        model.load_state_dict(weights)
+
+
+def test_killed_deit3_run_ends_as_if_it_had_not_been(finished, small_betons, tmp_path):
+    command = [sys.executable, *map(str, arguments(small_betons, tmp_path))]
+    started = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
+    run, deadline = tmp_path / "run", time.monotonic() + 200
+    try:
+        while not (run / "checkpoint.pt").exists():
+            assert started.poll() is None, "the run ended early"
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+    finally:
+        started.send_signal(signal.SIGKILL)
+        started.wait(10)
+    done = run_script(*arguments(small_betons, tmp_path, training__resume=run))
+    assert done.returncode == 0, done.stderr
+    assert digests(run) == digests(finished)
+
+
+def test_levit_learns_from_a_teacher_and_mesa_from_its_average(small_betons, tmp_path):
+    common = {"training__epochs": 2, "training__repeats": 1, "model__layer_scale": "null", "model__drop_path": "null"}
+    common |= {"model__drop_path_constant": 0, "training__optimizer": "adamw", "training__loss": "ce"}
+    teacher = train(small_betons, tmp_path / "teacher", model__arch="timm:resnet10t", model__img_size="null",
+                    mesa__weight=0.5, mesa__start=0, **common)  # fmt: skip
+    assert len(log_of(teacher)) == 2
+    student = train(
+        small_betons, tmp_path / "student", model__arch="timm:levit_128s", model__img_size=64, data__resolution=64,
+        model__distilled=1, distillation__mode="hard", distillation__teacher="timm:resnet10t",
+        distillation__teacher_weights=teacher / "final_weights.pt", validation__resolution=64, training__clip=0.01,
+        training__clip_mode="agc", lr__per_iteration=1, training__accumulate=2, **common,
+    )  # fmt: skip
+    assert len(log_of(student)) == 2
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"mesa__weight": 0.1, "training__ema": "null"}, ["MESA", "training.ema"]),
+        ({"training__batch_size": 33}, ["odd", "even"]),
+        ({"training__batch_size": 300}, ["too few"]),
+        ({"model__arch": "timm:vit_tinny"}, ["vit_tinny"]),
+        ({"distillation__mode": "medium"}, ["distillation.mode", "hard"]),
+        ({"data__train_stages": "rrc({res}, interpolation='lanczos')|normalize"}, ["interpolation"]),
+    ],
+)
+def test_a_wrong_value_is_one_line(small_betons, tmp_path, change, words):
+    assert_user_error(run_script(*arguments(small_betons, tmp_path, **change)), *words)

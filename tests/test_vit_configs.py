@@ -1,0 +1,237 @@
+"""Every file under vit_configs/ against the strict parser, and its values against the tables they come from."""
+
+import ast
+import math
+
+import pytest
+import yaml
+from conftest import ROOT
+from fastargs import Config
+
+from pipelines import stages
+from runtime import sections
+from runtime.config import parse
+
+FOLDER = ROOT / "vit_configs"
+FILES = sorted(FOLDER.rglob("*.yaml"))
+STAGES = {
+    *("rrc", "src", "center", "flip", "vflip", "gray", "solarize", "blur", "three_augment"),
+    *("jitter", "randaugment", "normalize", "erase"),
+}
+# What follows the crop: the FFCV document, 3-Augment, RandAugment without and with erasing
+AUGMENTATIONS = {
+    ("flip", "normalize"),
+    ("flip", "three_augment", "jitter", "normalize"),
+    ("flip", "randaugment", "normalize"),
+    ("flip", "randaugment", "normalize", "erase"),
+}
+ARGUMENTS = {"randaugment": ["rand-m9-mstd0.5-inc1"], "jitter": [0.3], "erase": [0.25]}
+INTERPOLATED = ("rrc", "src", "randaugment")  # timm's RandAugment interpolates as the crop does
+ARCHS = {"s": "small_patch16", "b": "base_patch16", "l": "large_patch16", "h": "huge_patch14"}
+
+# The 18 commands of the DeiT III document:
+# batch on a GPU x GPUs, side, learning rate, epochs, weight decay, drop path, optimizer, loss, mixup, repeats
+DEIT_III = {
+    "s_1k_224": (256, 8, 224, 4e-3, 800, 0.05, 0.05, "lamb", "bce", 0.8, 3),
+    "b_1k_192": (256, 8, 192, 3e-3, 800, 0.05, 0.2, "lamb", "bce", 0.8, 3),
+    "l_1k_192": (64, 32, 192, 3e-3, 800, 0.05, 0.45, "lamb", "bce", 0.8, 3),
+    "h_1k_160": (64, 32, 160, 3e-3, 800, 0.05, 0.6, "lamb", "bce", 0.8, 3),
+    "b_1k_224_finetune": (64, 8, 224, 1e-5, 20, 0.1, 0.2, "adamw", "ce", 0.8, 1),
+    "l_1k_224_finetune": (64, 8, 224, 1e-5, 20, 0.1, 0.45, "adamw", "ce", 0.8, 1),
+    "h_1k_224_finetune": (32, 16, 224, 1e-5, 20, 0.1, 0.55, "adamw", "ce", 0.8, 1),
+    "s_1k_384_finetune": (64, 8, 384, 1e-5, 20, 0.1, 0.0, "adamw", "ce", 0.8, 1),
+    "b_1k_384_finetune": (32, 16, 384, 1e-5, 20, 0.1, 0.15, "adamw", "ce", 0.8, 1),
+    "l_1k_384_finetune": (16, 32, 384, 1e-5, 20, 0.1, 0.4, "adamw", "ce", 0.8, 1),
+    "s_21k_224": (128, 16, 224, 1e-3, 240, 0.02, 0.05, "lamb", "ce", 0, 1),
+    "b_21k_224": (64, 32, 224, 1e-3, 240, 0.02, 0.1, "lamb", "ce", 0, 1),
+    "l_21k_224": (64, 32, 224, 1e-3, 240, 0.02, 0.3, "lamb", "ce", 0, 1),
+    "h_21k_128": (64, 32, 128, 1e-3, 90, 0.02, 0.5, "lamb", "ce", 0, 1),
+    "s_21k_to_1k_224": (128, 16, 224, 3e-4, 50, 0.02, 0.05, "lamb", "ce", 0, 1),
+    "b_21k_to_1k_224": (64, 32, 224, 3e-4, 50, 0.02, 0.15, "lamb", "ce", 0, 1),
+    "l_21k_to_1k_224": (64, 32, 224, 3e-4, 50, 0.02, 0.4, "lamb", "ce", 0, 1),
+    "h_21k_to_1k_224": (64, 32, 224, 3e-4, 50, 0.02, 0.45, "lamb", "ce", 0, 1),
+}
+# FasterViT 0 to 6: weight of MESA, weight decay, drop path, warm-up, start of MESA, optimizer
+FASTER_VIT = [
+    (0.1, 0.005, 0.2, 20, 0.25, "adamw"),
+    (0.2, 0.005, 0.2, 20, 0.25, "adamw"),
+    (0.5, 0.005, 0.2, 20, 0.25, "adamw"),
+    (0.5, 0.005, 0.3, 35, 0.30, "adamw"),
+    (5.0, 0.12, 0.3, 20, 0.25, "lamb"),
+    (5.0, 0.12, 0.3, 20, 0.25, "lamb"),
+    (5.0, 0.12, 0.5, 20, 0.25, "lamb"),
+]
+
+
+def settings_of(path):
+    config = Config()
+    sections.add_data(config)
+    sections.add_transformer_training(config)
+    sections.add_running(config)
+    return parse(config, [f"--config-file={path}", "--data.train_dataset=t", "--data.val_dataset=v"])
+
+
+def stage_calls(text):
+    """Name and arguments of each stage of a text, read without making the stages."""
+    calls = []
+    for part in text.replace("{res}", "224").replace("{ratio}", "0.875").split("|"):
+        call = ast.parse(part.strip(), mode="eval").body
+        if isinstance(call, ast.Name):
+            calls.append((call.id, [], {}))
+        else:
+            named = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+            calls.append((call.func.id, [ast.literal_eval(a) for a in call.args], named))
+    return calls
+
+
+def test_there_is_a_file_for_every_model_and_command():
+    assert {p.stem for p in FOLDER.glob("deit3/*")} == set(DEIT_III)
+    assert {p.name for p in FOLDER.glob("fastervit/*")} == {f"faster_vit_{v}.yaml" for v in range(7)}
+    sizes = ("128s", "128", "192", "256", "384")
+    assert {p.stem for p in FOLDER.glob("*.yaml")} == {
+        "vit_b_16",
+        "levit_128s",
+        *(f"levit_{s}_1000_epochs" for s in sizes),
+    }
+    assert {p.stem for p in FOLDER.glob("patchconvnet/*")} == {"s60", "s120", "b60", "b120"}
+    counts = {p.name: len(list(p.iterdir())) for p in FOLDER.iterdir() if p.is_dir()}
+    assert counts == {
+        "cait": 8, "clothing": 6, "deit": 6, "deit3": 18,
+        "fastervit": 7, "patchconvnet": 4, "resmlp": 3, "three_things": 3,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(FOLDER)))
+def test_every_config_loads(path):
+    text = path.read_text()
+    head = [line for line in text.splitlines() if line.startswith("#")]
+    assert 1 <= len(head) <= 4 and text.startswith("\n".join(head))
+    told = settings_of(path)
+    for section, values in yaml.safe_load(text).items():
+        for name, value in values.items():
+            key = f"{section}.{name}"
+            got = told.flat()[key]
+            assert got == value or math.isclose(float(got), float(value)), key
+            assert told.origin[key] == str(path), key
+
+    side = told.data.resolution
+    assert told.validation.resolution == side and told.model.img_size in (None, side)
+    assert not told.validation.lr_tta
+    assert told.logging.folder == "runs" and told.data.in_memory
+    assert told.data.num_workers == (2 if path.parent.name == "clothing" else 12)
+    assert bool(told.training.distributed) == (told.dist.world_size > 1)
+    assert told.lr.warmup_epochs < told.training.epochs and told.lr.warmup_lr < told.lr.lr
+    if told.lr.schedule == "cosine":
+        assert told.lr.min_lr <= told.lr.lr
+    if told.training.mixup or told.training.cutmix:
+        assert told.training.batch_size % 2 == 0
+    if told.training.loss == "bce":  # smoothed targets are all above the threshold of 0
+        assert told.training.bce_target_threshold == 0 and told.training.label_smoothing == 0
+    assert bool(told.model.distilled) == (told.distillation.mode != "none")
+    assert ("distilled" in told.model.arch or "levit" in told.model.arch) or not told.model.distilled
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(FOLDER)))
+def test_every_stage_is_known(path):
+    data = settings_of(path).data
+    train, validation = stage_calls(data.train_stages), stage_calls(data.val_stages)
+    known = STAGES | set(stages.known())
+    assert {name for name, _, _ in train + validation} <= known
+    assert train[0][0] in ("rrc", "src") and train[0][1] == [224] and "{res}" in data.train_stages
+    assert [name for name, _, _ in validation] == ["center", "normalize"] and "{res}" in data.val_stages
+    assert validation[0][2]["ratio"] == 0.875 and "{ratio}" in data.val_stages
+    # erase works on normalised numbers; timm has no jitter beside RandAugment
+    names = tuple(name for name, _, _ in train)
+    assert names[1:] in AUGMENTATIONS
+    expected = None if len(names) == 3 else "random" if "faster_vit" in path.stem else "bicubic"
+    for name, arguments, named in train:
+        assert arguments == ARGUMENTS.get(name, arguments)
+        if name in INTERPOLATED:
+            assert named.get("interpolation") == expected
+
+
+@pytest.mark.parametrize("name", DEIT_III)
+def test_deit_3_has_the_values_of_its_command(name):
+    told = settings_of(FOLDER / "deit3" / f"{name}.yaml")
+    training, model = told.training, told.model
+    got = (
+        training.batch_size, told.dist.world_size, told.data.resolution, told.lr.lr, training.epochs,
+        training.weight_decay, model.drop_path, training.optimizer, training.loss, training.mixup, training.repeats,
+    )  # fmt: skip
+    assert got == DEIT_III[name]
+    size, side = name[0], told.data.resolution
+    assert model.arch == f"timm:deit3_{ARCHS[size]}_{384 if side == 384 else 224}" and model.img_size == side
+    assert model.drop_path_constant and model.layer_scale == 1e-4
+    total = training.batch_size * told.dist.world_size
+    assert total == (512 if "finetune" in name else 2048) and training.accumulate == 1
+    # --unscale-lr, warm-up of 5 epochs from 1e-6, DeiT's late schedule
+    assert (told.lr.base_batch, told.lr.warmup_epochs, told.lr.warmup_lr, told.lr.min_lr) == (None, 5, 1e-6, 1e-5)
+    assert told.lr.schedule == "cosine" and told.lr.one_epoch_late and not told.lr.per_iteration
+    assert training.label_smoothing == (0 if training.loss == "bce" else 0.1)
+    assert training.cutmix == 1 and training.mix_probability == 1 and training.mix_switch == 0.5
+    assert training.clip is None and training.eps == 1e-8
+    assert training.ema == 0.99996 and not training.ema_evaluate
+    assert told.validation.crop_ratio == 1
+    crop, augmentation = ("src", "three_augment") if "21k" in name else ("rrc", "three_augment")
+    if "finetune" in name:
+        augmentation = "randaugment"
+    names = [stage for stage, _, _ in stage_calls(told.data.train_stages)]
+    assert names[0] == crop and augmentation in names and "erase" not in names
+
+
+@pytest.mark.parametrize("version", range(7))
+def test_faster_vit_has_the_values_of_its_command(version):
+    told = settings_of(FOLDER / "fastervit" / f"faster_vit_{version}.yaml")
+    training, lr, mesa = told.training, told.lr, told.mesa
+    got = (
+        mesa.weight, training.weight_decay, told.model.drop_path, lr.warmup_epochs, mesa.start, training.optimizer
+    )  # fmt: skip
+    assert got == FASTER_VIT[version]
+    assert told.model.arch == f"timm:faster_vit_{version}_224" and not told.model.drop_path_constant
+    assert training.batch_size * told.dist.world_size == 4096
+    assert (lr.lr, lr.min_lr, lr.warmup_lr, lr.base_batch, bool(lr.per_iteration)) == (5e-3, 5e-6, 1e-6, None, True)
+    assert (training.epochs, lr.cooldown_epochs, training.repeats) == (310, 10, 1)
+    assert (training.clip, training.clip_mode, training.eps) == (5.0, "norm", 1e-8)
+    assert (training.loss, training.label_smoothing, training.mixup, training.cutmix) == ("ce", 0.1, 0.8, 1.0)
+    assert training.ema == 0.9998 and training.ema_evaluate
+    assert (mesa.temperature, mesa.factor) == (3, 50)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "total", "scaled_lr", "epochs", "weight_decay", "ratio"),
+    [
+        ("levit_*_1000_epochs.yaml", 2048, 2e-3, 1000, 0.025, 0.875),
+        ("deit/*.yaml", 1024, 1e-3, 300, 0.05, 0.875),
+        ("three_things/*.yaml", 1024, 1e-3, 300, 0.05, 0.875),
+        ("cait/*_224.yaml", 1024, 1e-3, 400, 0.05, 1.0),
+        ("cait/*_finetune.yaml", 512, 5e-6, 30, 1e-8, 1.0),
+        ("resmlp/*.yaml", 2048, 5e-3, 400, 0.2, 0.9),
+        ("patchconvnet/*.yaml", 2048, 3e-3, 300, 0.05, 0.875),
+    ],
+)
+def test_the_families_of_deit_have_its_recipe(pattern, total, scaled_lr, epochs, weight_decay, ratio):
+    for path in FOLDER.glob(pattern):
+        told = settings_of(path)
+        training, batch = told.training, told.training.batch_size * told.dist.world_size
+        assert batch == total
+        assert told.lr.lr * batch / (told.lr.base_batch or batch) == pytest.approx(scaled_lr)
+        assert (training.epochs, training.weight_decay, told.validation.crop_ratio) == (epochs, weight_decay, ratio)
+        assert (training.repeats, training.loss, training.label_smoothing) == (3, "ce", 0.1)
+        assert (training.mixup, training.cutmix, training.ema) == (0.8, 1.0, 0.99996)
+        assert told.lr.one_epoch_late and told.lr.warmup_epochs == 5
+        assert training.optimizer == ("lamb" if path.parent.name in ("resmlp", "patchconvnet") else "adamw")
+        if "levit" in path.stem:
+            assert (training.clip, training.clip_mode, training.precision) == (0.01, "agc", "none")
+            assert told.model.drop_path == (0.1 if "384" in path.stem else 0)
+        if told.model.distilled:
+            assert (told.distillation.mode, told.distillation.alpha) == ("hard", 0.5)
+
+
+@pytest.mark.parametrize("name", ["vit_b_16", "levit_128s"])
+def test_the_ffcv_document(name):
+    told = settings_of(FOLDER / f"{name}.yaml")
+    training = told.training
+    assert (training.optimizer, told.lr.lr, told.lr.schedule, told.lr.warmup_epochs) == ("adam", 1e-5, "constant", 0)
+    assert (training.batch_size, training.epochs, training.weight_decay, training.label_smoothing) == (64, 300, 0, 0)
+    assert training.precision == "fp16" and training.mixup == training.cutmix == 0
+    assert told.data.train_stages == "rrc({res})|flip|normalize"
