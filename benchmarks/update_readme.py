@@ -2,8 +2,10 @@
 
     python benchmarks/update_readme.py [--check]     # --check: only say whether it is up to date
 
-A table stands between `<!-- rows FILE.json -->` and `<!-- end -->`, the recipes' between
-`<!-- recipes -->` and `<!-- end -->`.
+A table stands between one of these lines and `<!-- end -->`:
+    <!-- rows FILE.json -->        the rows of a report
+    <!-- accuracy FILE.json -->    their accuracies only
+    <!-- recipes -->               the recipes of ImageNet
 """
 
 import json
@@ -15,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from runtime.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
-_BLOCK = re.compile(r"(<!-- (rows \S+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- ((?:rows|accuracy) \S+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEAD = re.compile(r"# (ResNet-\d+), (\d+) epochs\. .*: (\.\d+) top-1, (\.\d+) top-5, ([\d.]+) minutes on (.*?)[,;]")
 
 
@@ -32,6 +34,15 @@ def recipes_table() -> str:
     return "\n".join(lines + [line for *_, line in sorted(found, key=lambda f: (f[0] != "ResNet-50", f[1]))])
 
 
+def accuracy_table(rows: list[dict]) -> str:
+    """Top-1 of each loader over its seeds."""
+    lines = ["| loader | top-1 %: mean [min-max] | seeds |", "|---|---|---|"]
+    for row in rows:
+        mean, low, high = (100 * row["top_1"][k] for k in ("mean", "min", "max"))
+        lines.append(f"| {row['loader']} | {mean:.1f} [{low:.1f}-{high:.1f}] | {row['top_1']['n']} |")
+    return "\n".join(lines)
+
+
 def filled(text: str) -> str:
     """README's text with every table made anew."""
 
@@ -39,6 +50,8 @@ def filled(text: str) -> str:
         what = match[2]
         if what == "recipes":
             body = recipes_table()
+        elif what.startswith("accuracy"):
+            body = accuracy_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
         else:
             report = json.loads((ROOT / what.split()[1]).read_text())
             # While loading, the ceiling is to do nothing: a number without a meaning

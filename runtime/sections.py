@@ -96,7 +96,7 @@ def add_transformer_training(config: Config) -> None:
     Section("model", "model details", config_descriptor=config).params(
         img_size=Param(between(INT, 16, 4096), "build the model for images of this side (null: its own)"),
         drop_path=Param(between(FLOAT, 0, 0.99), "stochastic depth rate (null: the model's own)"),
-        drop_path_constant=Param(BOOL, "the same rate in every block; else linear from 0", default=0),
+        drop_path_constant=Param(BOOL, "the same rate in every block; else by the model's own rule", default=0),
         layer_scale=Param(at_least(FLOAT, 0), "initial LayerScale (null: the model's own)"),
         distilled=Param(BOOL, "train the distillation head", default=0),
         checkpointing=Param(BOOL, "recompute activations instead of keeping them", default=0),

@@ -1,0 +1,22 @@
+"""README.md: its tables are those of the measured files, its links lead somewhere."""
+
+import re
+
+from conftest import ROOT, run_script
+
+
+def test_tables_are_up_to_date():
+    done = run_script("benchmarks/update_readme.py", "--check")
+    assert done.returncode == 0, done.stderr
+
+
+def test_links_lead_to_files():
+    text = (ROOT / "README.md").read_text()
+    for link in re.findall(r"\]\(([^)#]+)\)", text):
+        assert link.startswith("http") or (ROOT / link).exists(), link
+
+
+def test_every_script_and_configuration_it_names_is_there():
+    text = (ROOT / "README.md").read_text()
+    for name in set(re.findall(r"(?:\./)?((?:rn_configs/|pipelines/|runtime/)?[a-z_0-9]+\.(?:py|sh|yaml))", text)):
+        assert (ROOT / name).exists() or list(ROOT.rglob(name)), name
