@@ -1,6 +1,5 @@
 """What is minimised: the label loss with Mixup, a teacher's answer, MESA."""
 
-
 import numpy as np
 import timm.loss
 import torch
