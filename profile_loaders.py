@@ -27,7 +27,7 @@ from fastargs import Config, Param, Section
 from pipelines import loaders, stages
 from pipelines.errors import UserError
 from runtime import env, report
-from runtime.config import BOOL, FLOAT, INT, STR, at_least, between, parse, run
+from runtime.config import BOOL, FLOAT, INT, STR, at_least, between, one_of, parse, run
 
 _HERE = Path(__file__).resolve().parent
 _PROTOCOLS = ("load", "train")
@@ -55,7 +55,10 @@ def declare() -> Config:
         in_memory=Param(BOOL, "the dataset fits into memory", default=1),
         rounds=Param(at_least(INT, 1), "measurements of each loader", default=5),
         seconds=Param(between(FLOAT, 0, 3600), "load: time at least so long (whole epochs)", default=3),
-        config=Param(STR, "train: recipe for train_imagenet.py", default="rn_configs/clothing_16_epochs.yaml"),
+        trainer=Param(
+            one_of("train_imagenet.py", "train_transformers.py"), "train: script", default="train_imagenet.py"
+        ),
+        config=Param(STR, "train: recipe for the script", default="rn_configs/clothing_16_epochs.yaml"),
         epochs=Param(at_least(INT, 1), "train: instead of the recipe's number"),
         runs=Param(STR, "make the report of these finished run folders, with commas"),
         title=Param(STR, "title of the report", default="Image loaders side by side"),
@@ -197,7 +200,7 @@ def measure_train(name: str, profile, round_number: int, out: Path) -> dict:
     """Protocol train: the trainer in a fresh process, seeded with the number of the round."""
     parent = Path(tempfile.mkdtemp(prefix=f"{name}_{round_number}_", dir=out))
     command = [
-        sys.executable, str(_HERE / "train_imagenet.py"), f"--config-file={profile.config}",
+        sys.executable, str(_HERE / profile.trainer), f"--config-file={profile.config}",
         f"--data.loader={name}", f"--data.train_dataset={path_for(name, profile)}",
         f"--data.val_dataset={path_for(name, profile, 'val_')}", f"--data.num_workers={profile.num_workers}",
         f"--data.in_memory={profile.in_memory}", f"--training.seed={round_number}",

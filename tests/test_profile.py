@@ -100,6 +100,7 @@ def test_a_loader_without_its_data_is_skipped_by_name(betons, tmp_path):
         ("--profile.stages=rcc(3)", ["rcc", "rrc"]),
         ("--profile.dataset=missing.beton", ["missing.beton"]),
         ("--profile.round=3", ["profile.round", "profile.rounds"]),
+        ("--profile.trainer=train.py", ["profile.trainer", "train_transformers.py"]),
         ("--profile.runs=tests", ["tests"]),
         ("--profile.loaders=torch", ["profile.photos"]),
     ],
