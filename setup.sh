@@ -13,7 +13,15 @@ python=${PYTHON:-python3}
 extras=$(IFS=,; echo "test${*:+,}$*")
 stamp=.venv/.installed
 state=$(cat pyproject.toml setup.sh | cksum; echo "$extras ${PYTHON:-}")
-[ -f "$stamp" ] && [ "$(cat "$stamp")" = "$state" ] && exit 0
+kernels=$(cat setup.py pipelines/kernels/*.cpp pipelines/kernels/*.h | cksum)
+is() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
+if is "$stamp" "$state"; then
+    is .venv/.kernels "$kernels" && exit 0
+    echo "=> building the kernels anew"
+    .venv/bin/uv pip install --quiet --python .venv/bin/python --no-deps -e .
+    echo "$kernels" > .venv/.kernels
+    exit 0
+fi
 
 debian="libturbojpeg0-dev libopencv-dev pkg-config g++ python3-venv"
 conda="conda install -c conda-forge python=3.12 libjpeg-turbo opencv pkg-config cxx-compiler"
@@ -47,5 +55,6 @@ rm -f "$stamp"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 .venv/bin/uv pip install --quiet --python .venv/bin/python -e ".[$extras]"
 .venv/bin/python -c 'import cv2, torch, torchvision, runtime.start'
+echo "$kernels" > .venv/.kernels
 echo "$state" > "$stamp"
 echo "=> set up; now: source .venv/bin/activate"

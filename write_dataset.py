@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from pipelines.sources import open_source
 from pipelines.writer import WriteOptions, write
-from runtime.config import FLOAT, INT, STR, at_least, between, one_of, parse, run
+from runtime.config import BOOL, FLOAT, INT, STR, at_least, between, one_of, parse, run
 
 
 def declare() -> Config:
@@ -30,13 +30,18 @@ def declare() -> Config:
         split=Param(one_of("train", "val"), "train or val", required=True),
         data_dir=Param(STR, "where the source finds its data (not for generated)"),
         write_path=Param(STR, "the .beton to write", required=True),
-        write_mode=Param(one_of("raw", "jpg", "smart", "proportion"), "how photos are stored", default="smart"),
+        write_mode=Param(
+            one_of("raw", "jpg", "blocks", "smart", "proportion"), "how photos are stored", default="smart"
+        ),
         max_resolution=Param(between(INT, 1, 65535), "longest side in pixels; null: as it is"),
         compress_probability=Param(between(FLOAT, 0, 1), "proportion: share of JPEGs", default=0.5),
         jpeg_quality=Param(between(INT, 1, 100), "quality of the JPEGs", default=90),
-        smart_threshold=Param(at_least(INT, 0), "smart: JPEG for photos of more bytes than this; null: all raw"),
+        smart_threshold=Param(at_least(INT, 0), "smart: JPEG for photos of more bytes than this; null: none"),
+        rest=Param(one_of("raw", "blocks"), "proportion and smart: what photos that are no JPEG become", default="raw"),
+        restart_markers=Param(BOOL, "JPEGs have restart markers; 0: they have none", default=True),
+        passthrough=Param(BOOL, "store plain JPEGs that need no shrinking as they are", default=False),
         num_workers=Param(at_least(INT, 1), "threads", default=16),
-        chunk_size=Param(at_least(INT, 1), "photos that a thread takes at a time", default=100),
+        chunk_size=Param(at_least(INT, 1), "photos that a thread takes at a time, at most", default=100),
         subset=Param(at_least(INT, -1), "only the first so many photos; -1: all", default=-1),
         seed=Param(between(INT, 0, 2**31 - 1), "chooses the JPEGs of proportion", default=0),
         on_error=Param(one_of("raise", "skip"), "a photo that cannot be read: stop, or leave it out", default="raise"),
@@ -52,7 +57,7 @@ def main(argv: list[str]) -> None:
     source = open_source(cfg.dataset, cfg.data_dir, cfg.split, seed=cfg.seed, count=count)
     options = WriteOptions(**{f.name: getattr(cfg, f.name) for f in fields(WriteOptions)})
     if cfg.write_mode == "smart" and cfg.smart_threshold is None:
-        print("=> smart without cfg.smart_threshold stores every photo raw, as FFCV does")
+        print("=> smart without cfg.smart_threshold stores no photo as JPEG, as FFCV does")
     about = {"name": cfg.dataset, "data_dir": cfg.data_dir, "split": cfg.split}
     total = len(source) if count is None else min(count, len(source))
     # No bar in the first second, so that an error found there is one line
@@ -67,6 +72,8 @@ def report(path: str, card: dict) -> None:
     print(f"=> {path}: {count} photos, {len(card['classes'])} classes, {card['bytes'] / 1e6:.1f} MB")
     for mode, size in card["bytes_per_mode"].items():
         print(f"   {mode}: {card['samples_per_mode'][mode]} photos, {size / 1e6:.1f} MB")
+    if card["passed_through"]:
+        print(f"   passed through: {card['passed_through']} of the JPEGs")
     print(f"   {seconds:.1f} s, {count / max(seconds, 0.001):.0f} images/s, SHA-256 {card['sha256'][:16]}...")
     if card["skipped"]:
         print(f"   left out: {len(card['skipped'])} photos that cannot be read (listed in {path}.json)")

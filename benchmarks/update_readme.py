@@ -5,6 +5,7 @@
 A table stands between one of these lines and `<!-- end -->`:
     <!-- rows FILE.json -->        the rows of a report
     <!-- accuracy FILE.json -->    their accuracies only
+    <!-- against FILE.json -->     the comparison with stock FFCV
     <!-- recipes -->               the recipes of ImageNet
 """
 
@@ -14,10 +15,11 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from runtime.plots import number
 from runtime.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
-_BLOCK = re.compile(r"(<!-- ((?:rows|accuracy) \S+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- ((?:rows|accuracy|against) \S+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEAD = re.compile(r"# (ResNet-\d+), (\d+) epochs\. .*: (\.\d+) top-1, (\.\d+) top-5, ([\d.]+) minutes on (.*?)[,;]")
 
 
@@ -43,6 +45,51 @@ def accuracy_table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+# Of the quantities that are compared: unit in the table, and how many of it the JSON's unit has.
+_UNITS = {
+    "images_per_second": ("images/s", 1),
+    "first_batch_seconds": ("s", 1),
+    "peak_memory_bytes": ("MB", 1e-6),
+    "bytes_per_pixel": ("bytes a pixel", 1),
+    "psnr": ("dB", 1),
+}
+
+
+def against_table(rows: list[dict]) -> str:
+    """Each row of benchmarks/against_ffcv.py: both sides, what came out and what was the goal."""
+    lines = ["| | here: median [min-max] n | stock FFCV 1.0.2 | here / FFCV | goal | CPU ms/image, here / FFCV |"]
+    lines.append("|---|---:|---:|---:|---|---:|")
+    for row in rows:
+        cells = ["-"] * 3
+        if "not_measured" not in row:
+            ratio = f"{row['difference']:+.1f} dB" if row["quantity"] == "psnr" else f"{row['ratio']:.2f}"
+            cells = [_side(row, "ours"), _side(row, "theirs"), ratio]
+        cpu = [row.get(f"{whose}_cpu_seconds_per_image") for whose in ("ours", "theirs")]
+        times = "-" if None in cpu else " / ".join(number(1e3 * seconds) for seconds in cpu)
+        lines.append(f"| {' | '.join([row['what'], *cells, _goal(row), times])} |")
+    return "\n".join(lines)
+
+
+def _side(row: dict, whose: str) -> str:
+    """E.g. "3512 [3401-3600] images/s n=5"."""
+    unit, scale = _UNITS[row["quantity"]]
+    middle, low, high = (scale * row[whose][key] for key in ("median", "min", "max"))
+    spread = f" [{number(low, middle)}-{number(high, middle)}]" if row[whose]["n"] > 1 else ""
+    return f"{number(middle)}{spread} {unit} n={row[whose]['n']}"
+
+
+def _goal(row: dict) -> str:
+    """E.g. "at least 2.3: met"."""
+    if "not_measured" in row:
+        return f"not measured ({row['not_measured']})".replace("|", "\\|")
+    if "goal" not in row:
+        return "-"
+    bound = "at_least" if "at_least" in row["goal"] else "at_most"
+    unit = {"ratio": "", "ours": f" {_UNITS[row['quantity']][0]}", "difference": " dB"}[row["goal"]["of"]]
+    met = "met" if row["met"] else "**not met**"
+    return f"{bound.replace('_', ' ')} {row['goal'][bound]:g}{unit}: {met}"
+
+
 def filled(text: str) -> str:
     """README's text with every table made anew."""
 
@@ -52,6 +99,8 @@ def filled(text: str) -> str:
             body = recipes_table()
         elif what.startswith("accuracy"):
             body = accuracy_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
+        elif what.startswith("against"):
+            body = against_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
         else:
             report = json.loads((ROOT / what.split()[1]).read_text())
             # While loading, the ceiling is to do nothing: a number without a meaning

@@ -28,8 +28,9 @@ FIELD = np.dtype([("type_id", "<u1"), ("name", ("<u1", 16)), ("arguments", ("<u1
 ALLOCATION = np.dtype([("sample_id", "<u8"), ("ptr", "<u8"), ("size", "<u8")])
 IMAGE = np.dtype([("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
 
-INT_FIELD, RGB_FIELD = 1, 2
-# Metadata records of the field types that FFCV 1.0.2 knows, by type id.
+INT_FIELD, RGB_FIELD, BLOCKS_FIELD = 1, 2, 7
+IMAGE_FIELDS = (RGB_FIELD, BLOCKS_FIELD)
+# Metadata records by type id. FFCV 1.0.2 knows all but the last: images some of which are stored as blocks.
 _POINTER = np.dtype([("ptr", "<u8"), ("size", "<u8")])
 FIELD_TYPES = {
     0: ("float", np.dtype("<f8")),
@@ -39,8 +40,9 @@ FIELD_TYPES = {
     4: ("ndarray", np.dtype("<u8")),
     5: ("json", _POINTER),
     6: ("torch_tensor", np.dtype("<u8")),
+    BLOCKS_FIELD: ("blocks_image", IMAGE),
 }
-JPEG, RAW = 0, 1
+JPEG, RAW, BLOCKS = 0, 1, 2
 CARD_VERSION = 1
 
 
@@ -58,6 +60,16 @@ class Index:
     fields: dict[str, int]
     metadata: dict[str, np.ndarray]
     sizes: np.ndarray
+
+
+def blocks_size(height, width):
+    """Bytes of a photo stored as blocks (pipelines/kernels/blocks.cpp has the layout), for integers or int64 arrays."""
+
+    def plane(height, width):
+        rows, columns = -(-height // 4), -(-width // 8)
+        return rows * (4 + (columns + 1) // 2 + 15 * columns)
+
+    return plane(height, width) + 2 * plane((height + 1) // 2, (width + 1) // 2) + 32
 
 
 def metadata_type(type_ids: list[int]) -> np.dtype:
@@ -107,7 +119,7 @@ def read_index(path: str | Path) -> Index:
     unknown = [n for n, t in zip(names, type_ids, strict=True) if t not in FIELD_TYPES]
     if unknown:
         raise UserError(f"{path} has fields of an unknown type: {', '.join(unknown)}", "leave them out of the file")
-    if RGB_FIELD not in type_ids:
+    if not set(IMAGE_FIELDS) & set(type_ids):
         raise UserError(f"{path} has no image field", "write it with an RGBImageField named 'image'")
     record = metadata_type(type_ids)
     if fields_end + num_samples * record.itemsize > size:
@@ -121,7 +133,8 @@ def read_index(path: str | Path) -> Index:
 
 def _payload_sizes(path, file_size, columns, fields, table) -> np.ndarray:
     """Bytes of each sample's image payload, after checking that every one lies inside the file."""
-    image = columns[next(n for n, t in fields.items() if t == RGB_FIELD)]
+    name = next(n for n, t in fields.items() if t in IMAGE_FIELDS)
+    image, modes = columns[name], (JPEG, RAW) if fields[name] == RGB_FIELD else (JPEG, RAW, BLOCKS)
     table = table[np.argsort(table["ptr"], kind="stable")]
     at = np.searchsorted(table["ptr"], image["data_ptr"])
     found = at < len(table)
@@ -132,11 +145,13 @@ def _payload_sizes(path, file_size, columns, fields, table) -> np.ndarray:
     if (sizes > file_size).any() or (image["data_ptr"] > file_size - sizes).any():
         raise _damaged(path, "payloads beyond the end of the file")
     sizes = sizes.astype(np.int64)
-    pixels = image["width"].astype(np.int64) * image["height"]
-    if (pixels == 0).any() or (image["mode"] > RAW).any():
+    width, height = image["width"].astype(np.int64), image["height"].astype(np.int64)
+    if (width * height == 0).any() or not np.isin(image["mode"], modes).all():
         raise _damaged(path, "samples without a size or of an unknown mode")
-    if ((image["mode"] == RAW) & (sizes != 3 * pixels)).any():
+    if ((image["mode"] == RAW) & (sizes != 3 * width * height)).any():
         raise _damaged(path, "raw samples whose size is not that of their pixels")
+    if ((image["mode"] == BLOCKS) & (sizes != blocks_size(height, width))).any():
+        raise _damaged(path, "samples stored as blocks whose size is not that of their pixels")
     return sizes
 
 

@@ -24,9 +24,9 @@ class Stage:
 
     `kind` says what the JIT operation does, and with which method:
     - CROP: `boxes(heights, widths, keys)` says which rectangle of each photo is cut out and resized
-      to `size` x `size` pixels. Exactly one, and first. `windows` says more where it is not FFCV's
-      own resize ("area") that does it.
-    - IMAGE: `apply(images, keys)` changes images (uint8, n x H x W x 3) in place. Any number.
+      to `size` x `size` pixels, and `windows(heights, widths, keys)` how. Exactly one, and first.
+    - IMAGE: `apply(images, keys)` changes images (uint8, n x H x W x 3) in place. Any number. A stage that only
+      mirrors images has `mirrors(keys)`: the loader lets the crop do that where the stage follows it.
     - VALUES: `apply(images, target, dtype)` writes numbers into target (n x H x W x 3): float32, or the
       bits (uint16) of a 16-bit `dtype`. At most one.
     - NUMBERS: `apply(numbers, keys, dtype)` changes such numbers in place. Any number, after VALUES.
@@ -38,13 +38,16 @@ class Stage:
     kind = IMAGE
     place = 0
 
-    def windows(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray | None:
-        """How a crop stage resizes its boxes; None: by area, and each box fills the image.
+    def windows(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """How a crop stage resizes its boxes: int64, n x 5, (rows, columns, top, left, filter).
 
-        Otherwise int64, n x 5: (rows, columns, top, left, filter). The box is resized to rows x columns
-        by a filter of pipelines.resample. The image is the window of `size` x `size` pixels of that
-        which begins at (top, left); what it shows beyond the edges is mirrored.
+        The box is resized to rows x columns by a filter of pipelines.resample. The image is the window of
+        `size` x `size` pixels of that which begins at (top, left); what it shows beyond the edges is mirrored.
         """
+        raise NotImplementedError
+
+    def mirrors(self, keys: np.ndarray) -> np.ndarray | None:
+        """Which images an image stage mirrors left-right (bool, n), if it does nothing else; None otherwise."""
         return None
 
     def reference(self) -> Callable:

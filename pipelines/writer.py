@@ -13,7 +13,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,96 +21,10 @@ import cv2
 import numpy as np
 
 from pipelines import beton
-from pipelines.decode import UNREADABLE, to_rgb
-from pipelines.draws import sample_keys
+from pipelines.encode import Encoded, WriteOptions, choose_jpegs, encode, page_size
 from pipelines.errors import UserError
 
-_MODE_NAMES = {beton.JPEG: "jpg", beton.RAW: "raw"}
-_MIN_PAGE = 8 << 20
-_MAX_PAGE = 1 << 31
-_LONGEST_SIDE = 65535
-_FIELDS = {"image": beton.RGB_FIELD, "label": beton.INT_FIELD}
-
-
-@dataclass(frozen=True)
-class WriteOptions:
-    """How samples are stored.
-
-    `write_mode`: 'raw' pixels, 'jpg', 'proportion' (exactly round(compress_probability * N) photos as
-    JPEG, the rest raw), or 'smart' (JPEG where the raw pixels take more than `smart_threshold` bytes, as
-    FFCV's code has it; without a threshold all raw). `max_resolution`: longest side in pixels, None for
-    as it is. `jpeg_quality`: 1 to 100. `chunk_size`: photos that a thread takes at a time. `subset`: only
-    the first so many photos, -1 for all. `on_error`: 'raise' or 'skip' for photos that cannot be read.
-    """
-
-    write_mode: str = "smart"
-    max_resolution: int | None = None
-    compress_probability: float = 0.5
-    jpeg_quality: int = 90
-    smart_threshold: int | None = None
-    num_workers: int = 16
-    chunk_size: int = 100
-    subset: int = -1
-    seed: int = 0
-    on_error: str = "raise"
-
-
-@dataclass
-class Encoded:
-    """One photo as it will be stored, or why it cannot be (`error`)."""
-
-    payload: np.ndarray | None = None
-    mode: int = 0
-    width: int = 0
-    height: int = 0
-    error: str | None = None
-
-
-def resize(pixels: np.ndarray, max_resolution: int | None) -> np.ndarray:
-    """Shrink (uint8, H x W x 3) to a longest side of `max_resolution` pixels, as FFCV's writer does."""
-    longest = max(pixels.shape[:2])
-    if max_resolution is None or longest <= max_resolution:
-        return pixels
-    ratio = max_resolution / longest
-    size = [max(1, int(ratio * side)) for side in (pixels.shape[1], pixels.shape[0])]
-    return cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-
-
-def encode(data: bytes | np.ndarray, as_jpeg: bool | None, options: WriteOptions) -> Encoded:
-    """Decode, shrink and encode one photo; `as_jpeg` None leaves the choice to its size ('smart')."""
-    try:
-        pixels = np.asarray(to_rgb(data)) if isinstance(data, bytes) else data
-    except UNREADABLE as error:
-        return Encoded(error=str(error) or type(error).__name__)
-    if max(pixels.shape[:2]) > _LONGEST_SIDE and options.max_resolution is None:
-        return Encoded(error=f"a side is longer than {_LONGEST_SIDE} pixels")
-    pixels = resize(pixels, options.max_resolution)
-    if as_jpeg is None:
-        as_jpeg = options.smart_threshold is not None and pixels.nbytes > options.smart_threshold
-    height, width = pixels.shape[:2]
-    if not as_jpeg:
-        return Encoded(np.ascontiguousarray(pixels).reshape(-1), beton.RAW, width, height)
-    quality = [cv2.IMWRITE_JPEG_QUALITY, int(options.jpeg_quality)]
-    good, payload = cv2.imencode(".jpg", cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), quality)
-    if not good:
-        return Encoded(error="it cannot be encoded as JPEG")
-    return Encoded(payload.reshape(-1), beton.JPEG, width, height)
-
-
-def choose_jpegs(count: int, options: WriteOptions) -> list[bool | None]:
-    """For each photo whether it becomes a JPEG; None where its size decides ('smart')."""
-    if options.write_mode == "smart":
-        return [None] * count
-    if options.write_mode != "proportion":
-        return [options.write_mode == "jpg"] * count
-    chosen = np.zeros(count, bool)
-    chosen[_lottery(count, options.seed)[: round(options.compress_probability * count)]] = True
-    return chosen.tolist()
-
-
-def _lottery(count: int, seed: int) -> np.ndarray:
-    """All photos in a random order that depends on the seed alone."""
-    return np.argsort(sample_keys(seed, 0, np.arange(count)), kind="stable")
+_MODE_NAMES = {beton.JPEG: "jpg", beton.RAW: "raw", beton.BLOCKS: "blocks"}
 
 
 def _encoded_in_order(source, jpegs: list, options: WriteOptions) -> Iterator[tuple[int, Encoded]]:
@@ -120,7 +34,9 @@ def _encoded_in_order(source, jpegs: list, options: WriteOptions) -> Iterator[tu
     def work(indices: range) -> list[Encoded]:
         return [_read_and_encode(source, i, jpegs[i], options) for i in indices if not stopped.is_set()]
 
-    count, size = len(jpegs), options.chunk_size
+    # Smaller chunks than asked for where the threads would not end together
+    count = len(jpegs)
+    size = min(options.chunk_size, max(1, count // (8 * options.num_workers)))
     chunks = iter([range(start, min(start + size, count)) for start in range(0, count, size)])
     threads = ThreadPoolExecutor(options.num_workers, thread_name_prefix="beton-writer")
     waiting: deque = deque()
@@ -149,17 +65,27 @@ class _Layout:
 
     def __init__(self, file, capacity: int, page_size: int):
         self._file, self._page_size = file, page_size
-        self.record = beton.metadata_type(list(_FIELDS.values()))
+        self.record = beton.metadata_type([beton.RGB_FIELD, beton.INT_FIELD])
         self.metadata = np.zeros(capacity, self.record)
+        self.sizes = np.zeros(capacity, np.int64)
+        self.passed = np.zeros(capacity, bool)
         self.count = 0
-        self._allocations: dict[int, tuple[int, int]] = {}
-        head = beton.HEADER.itemsize + len(_FIELDS) * beton.FIELD.itemsize + self.metadata.nbytes
+        head = beton.HEADER.itemsize + 2 * beton.FIELD.itemsize + self.metadata.nbytes
         self._at = -(-head // page_size) * page_size
         file.truncate(0)
 
-    def place(self, encoded: Encoded, label: int, sample: int | None = None) -> None:
-        """Append a sample, or replace the payload of `sample`."""
+    @property
+    def fields(self) -> dict[str, int]:
+        """Names and type ids; FFCV shall refuse a file of which it cannot decode all."""
+        blocks = (self.metadata["f0"]["mode"][: self.count] == beton.BLOCKS).any()
+        return {"image": beton.BLOCKS_FIELD if blocks else beton.RGB_FIELD, "label": beton.INT_FIELD}
+
+    def place(self, encoded: Encoded, label: int, name: str, sample: int | None = None) -> None:
+        """Append a sample, or replace the payload of `sample`; `name` is for the error that it is too large."""
         size = encoded.payload.nbytes
+        if size > self._page_size:
+            what = f"{name} takes {size} bytes, more than a page of {self._page_size}"
+            raise UserError(what, "set cfg.max_resolution")
         left = self._page_size - self._at % self._page_size
         if size > left:
             self._at += left
@@ -168,17 +94,20 @@ class _Layout:
         sample = self.count if sample is None else sample
         self.count = max(self.count, sample + 1)
         self.metadata[sample] = ((encoded.mode, encoded.width, encoded.height, self._at), label)
-        self._allocations[sample] = (self._at, size)
+        self.sizes[sample], self.passed[sample] = size, encoded.passed
         self._at += size
 
     def finish(self) -> None:
         """Write the tables around the payloads."""
-        table = np.array([(s, *self._allocations[s]) for s in range(self.count)], beton.ALLOCATION)
-        header = np.array((beton.VERSION, len(_FIELDS), self._page_size, self.count, self._at), beton.HEADER)
-        fields = np.zeros(len(_FIELDS), beton.FIELD)
-        for field, (name, type_id) in zip(fields, _FIELDS.items(), strict=True):
+        fields = np.zeros(len(self.fields), beton.FIELD)
+        for field, (name, type_id) in zip(fields, self.fields.items(), strict=True):
             field["type_id"] = type_id
             field["name"][: len(name)] = np.frombuffer(name.encode(), np.uint8)
+        header = np.array((beton.VERSION, len(fields), self._page_size, self.count, self._at), beton.HEADER)
+        table = np.zeros(self.count, beton.ALLOCATION)
+        table["sample_id"] = np.arange(self.count)
+        table["ptr"] = self.metadata["f0"]["data_ptr"][: self.count]
+        table["size"] = self.sizes[: self.count]
         self._file.seek(self._at)
         self._file.write(table.tobytes())
         self._file.seek(0)
@@ -187,13 +116,7 @@ class _Layout:
         os.fsync(self._file.fileno())
 
 
-def _page_size(options: WriteOptions) -> int:
-    """A power of two in which the largest raw photo fits; FFCV's default of 8 MiB where that is enough."""
-    largest = 3 * (options.max_resolution or 0) ** 2
-    return min(_MAX_PAGE, max(_MIN_PAGE, 1 << max(largest - 1, 1).bit_length()))
-
-
-def _fill(layout: _Layout, source, options: WriteOptions, page_size: int, progress: Callable) -> list[str]:
+def _fill(layout: _Layout, source, options: WriteOptions, progress: Callable) -> list[str]:
     """Place every photo; returns the names of those left out."""
     jpegs = choose_jpegs(_count(source, options), options)
     kept, skipped = [], []
@@ -201,8 +124,7 @@ def _fill(layout: _Layout, source, options: WriteOptions, page_size: int, progre
         for index, encoded in photos:
             name = source.name(index)
             if encoded.error is None:
-                _check_size(encoded, name, page_size)
-                layout.place(encoded, source.label(index))
+                layout.place(encoded, source.label(index), name)
                 kept.append(index)
             elif options.on_error == "raise":
                 raise _unreadable(name, encoded.error)
@@ -210,7 +132,7 @@ def _fill(layout: _Layout, source, options: WriteOptions, page_size: int, progre
                 skipped.append(f"{name}: {encoded.error}")
             progress(1)
     if skipped and options.write_mode == "proportion":
-        _restore_proportion(layout, source, kept, jpegs, options, page_size)
+        _restore_proportion(layout, source, kept, jpegs, options)
     return skipped
 
 
@@ -218,21 +140,15 @@ def _unreadable(name: str, why: str) -> UserError:
     return UserError(f"cannot read {name} ({why})", "mend it, or set cfg.on_error=skip")
 
 
-def _check_size(encoded: Encoded, name: str, page_size: int) -> None:
-    size = encoded.payload.nbytes
-    if size > page_size:
-        raise UserError(f"{name} takes {size} bytes, more than a page of {page_size}", "set cfg.max_resolution")
-
-
-def _restore_proportion(layout: _Layout, source, kept: list, jpegs: list, options: WriteOptions, page_size: int):
+def _restore_proportion(layout: _Layout, source, kept: list, jpegs: list, options: WriteOptions) -> None:
     """Photos were left out: store some of the others again, so that exactly round(p * N) are JPEGs."""
     surplus = sum(jpegs[i] for i in kept) - round(options.compress_probability * len(kept))
     for sample in [s for s, i in enumerate(kept) if jpegs[i] == (surplus > 0)][: abs(surplus)]:
+        name = source.name(kept[sample])
         encoded = _read_and_encode(source, kept[sample], surplus < 0, options)
         if encoded.error is not None:
-            raise _unreadable(source.name(kept[sample]), encoded.error)
-        _check_size(encoded, source.name(kept[sample]), page_size)
-        layout.place(encoded, source.label(kept[sample]), sample)
+            raise _unreadable(name, encoded.error)
+        layout.place(encoded, source.label(kept[sample]), name, sample)
 
 
 def _count(source, options: WriteOptions) -> int:
@@ -261,14 +177,13 @@ def write(source, path: str | Path, options: WriteOptions, about: dict, progress
     cv2.setNumThreads(1)  # the threads are ours
     started = time.monotonic()
     partial, card_path = beton.partial_path(path), beton.card_path(path)
-    page_size = _page_size(options)
     try:
         # Not truncated on opening: another process may be writing it
         with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "rb+") as file:
             _lock(file, partial, path)
             try:
-                layout = _Layout(file, _count(source, options), page_size)
-                skipped = _fill(layout, source, options, page_size, progress)
+                layout = _Layout(file, _count(source, options), page_size(options))
+                skipped = _fill(layout, source, options, progress)
                 if not layout.count:
                     raise UserError("none of the photos can be read", "check cfg.data_dir")
                 layout.finish()
@@ -300,8 +215,7 @@ def _lock(file, partial: Path, path: Path) -> None:
 def _card(partial: Path, layout: _Layout, source, options, about, skipped, seconds) -> dict:
     """What the file says of itself; README.md lists the keys."""
     images = layout.metadata["f0"][: layout.count]
-    sizes = np.array([layout._allocations[s][1] for s in range(layout.count)])
-    bytes_of = {_MODE_NAMES[m]: int(sizes[images["mode"] == m].sum()) for m in np.unique(images["mode"]).tolist()}
+    of_mode = {_MODE_NAMES[m]: images["mode"] == m for m in np.unique(images["mode"]).tolist()}
     counts = Counter(layout.metadata["f1"][: layout.count].tolist())
     with open(partial, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -312,11 +226,10 @@ def _card(partial: Path, layout: _Layout, source, options, about, skipped, secon
         "classes": list(source.classes),
         "class_to_idx": {name: i for i, name in enumerate(source.classes)},
         "samples_per_class": {name: counts.get(i, 0) for i, name in enumerate(source.classes)},
-        "fields": {name: beton.FIELD_TYPES[t][0] for name, t in _FIELDS.items()},
-        "samples_per_mode": {
-            _MODE_NAMES[m]: int((images["mode"] == m).sum()) for m in np.unique(images["mode"]).tolist()
-        },
-        "bytes_per_mode": bytes_of,
+        "fields": {name: beton.FIELD_TYPES[t][0] for name, t in layout.fields.items()},
+        "samples_per_mode": {name: int(chosen.sum()) for name, chosen in of_mode.items()},
+        "bytes_per_mode": {name: int(layout.sizes[: layout.count][chosen].sum()) for name, chosen in of_mode.items()},
+        "passed_through": int(layout.passed.sum()),
         "parameters": asdict(options),
         "source": about,
         "seed": options.seed,

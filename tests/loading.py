@@ -1,5 +1,6 @@
 """Helpers of the tests of stages and loaders: time limits, fingerprints, photos, p-values."""
 
+import ctypes
 import hashlib
 import subprocess
 import sys
@@ -21,6 +22,28 @@ def task(dataset, **changes) -> Task:
     """A small training task."""
     given = {"stages": STAGES, "batch_size": 8, "workers": 2}
     return Task(str(dataset), **(given | changes))
+
+
+def area_weights(length: int, size: int) -> np.ndarray:
+    """What share of each of `length` pixels lies in each of `size` equal parts (size x length, rows sum to 1)."""
+    edges = np.arange(size + 1)[:, None] * length / size
+    low, high = np.maximum(edges[:-1], np.arange(length)), np.minimum(edges[1:], np.arange(1, length + 1))
+    return np.maximum(high - low, 0) * size / length
+
+
+def turbo_decode(payload: np.ndarray, height: int, width: int, fast: bool = False) -> np.ndarray:
+    """A whole JPEG by libjpeg-turbo: exactly, or (`fast`) with the flags that FFCV uses."""
+    library = ctypes.CDLL("libturbojpeg.so.0")
+    library.tjInitDecompress.restype = ctypes.c_void_p
+    decoder, pixels = ctypes.c_void_p(library.tjInitDecompress()), np.empty((height, width, 3), np.uint8)
+    pointers = [ctypes.c_void_p(array.ctypes.data) for array in (payload, pixels)]
+    flags = 2048 if fast else 4096
+    code = library.tjDecompress2(
+        decoder, pointers[0], ctypes.c_ulong(payload.size), pointers[1], width, 0, height, 0, flags
+    )
+    library.tjDestroy(decoder)
+    assert code == 0
+    return pixels
 
 
 def within(seconds: float, function):

@@ -4,7 +4,7 @@
 
 writes OUT/stock.beton with FFCV's DatasetWriter, reads the FILEs with FFCV's Loader and Reader, and saves
 what it read as OUT/<name of the file>.npz; OUT/types.json has FFCV's record types, OUT/originals.npz
-the photos of stock.beton.
+the photos of stock.beton, OUT/refused.json the field types that FFCV does not know, by file.
 """
 
 import json
@@ -39,8 +39,13 @@ def main(out: Path, files: list[str]) -> None:
     (out / "types.json").write_text(
         json.dumps([*map(str, dtypes), *[str(h.metadata_type) for h in handlers], str(record)])
     )
+    refused = {}
     for file in files:
-        read(file, out)
+        try:
+            read(file, out)
+        except KeyError as error:
+            refused[Path(file).name] = int(error.args[0])
+    (out / "refused.json").write_text(json.dumps(refused))
 
 
 def read(file: str, out: Path) -> None:

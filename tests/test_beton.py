@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from PIL import Image
 from writing import make_folder, payloads, stored_photos, write_good
 
-from pipelines import beton, writer
-from pipelines.beton import JPEG, RAW, read_card, read_index
+from pipelines import beton, encode, kernels
+from pipelines.beton import BLOCKS, JPEG, RAW, blocks_size, read_card, read_index
 from pipelines.errors import UserError
 
 MODES = {
@@ -37,6 +37,7 @@ def stock(tmp_path_factory):
     out = tmp_path_factory.mktemp("stock")
     photos = make_folder(out / "photos", [(60, 90)] * 12)
     files = [write_good(out / f"{mode}.beton", out / "photos", max_resolution=48, **cfg) for mode, cfg in MODES.items()]
+    files.append(write_good(out / "blocks.beton", out / "photos", write_mode="proportion", rest="blocks"))
     command = [sys.executable, ROOT / "tests" / "stock_ffcv.py", out, *files, out / "stock.beton"]
     # A group of its own: FFCV's writer has processes, which a timeout must end too
     process = subprocess.Popen(map(str, command), stderr=subprocess.PIPE, text=True, start_new_session=True)
@@ -78,6 +79,12 @@ def test_stock_ffcv_reads_what_we_write(stock, mode):
             assert np.abs(image.astype(int) - np.asarray(Image.open(io.BytesIO(payload)))).max() <= 4
     jpegs = {"raw": 0, "jpg": 12, "proportion": 5, "smart": 12, "smart_raw": 0}
     assert modes.count(JPEG) == jpegs[mode]
+    # It is JPEGs with restart markers that FFCV has read
+    assert sum(b"\xff\xdd\0\4\0\3" in payload for payload in stored) == jpegs[mode]
+
+
+def test_stock_ffcv_refuses_a_file_with_blocks(stock):
+    assert json.loads((stock[0] / "refused.json").read_text()) == {"blocks.beton": beton.BLOCKS_FIELD}
 
 
 @pytest.mark.parametrize("name", [*MODES, "stock"])
@@ -121,8 +128,17 @@ def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("small")
     make_folder(folder / "photos", [(12, 16 + i) for i in range(5)])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(writer, "_MIN_PAGE", 1024)
+        patch.setattr(encode, "_MIN_PAGE", 1024)
         return write_good(folder / "a.beton", folder / "photos", write_mode="proportion")
+
+
+@pytest.fixture(scope="module")
+def small_blocks(small, tmp_path_factory):
+    """The same photos, some of them stored as blocks."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(encode, "_MIN_PAGE", 1024)
+        path = tmp_path_factory.mktemp("blocks") / "a.beton"
+        return write_good(path, small.parent / "photos", write_mode="proportion", rest="blocks")
 
 
 def put(small, content: bytes):
@@ -150,7 +166,7 @@ def assert_error_or_sound_index(path):
     except UserError as error:
         assert str(path) in str(error)
         return
-    image = index.metadata[next(name for name, kind in index.fields.items() if kind == beton.RGB_FIELD)]
+    image = index.metadata[next(name for name, kind in index.fields.items() if kind in beton.IMAGE_FIELDS)]
     assert len(index.sizes) == len(image) == index.num_samples > 0
     for start, size in zip(image["data_ptr"].tolist(), index.sizes.tolist(), strict=True):
         assert size >= 0
@@ -229,6 +245,38 @@ def test_raw_photo_of_another_size_than_its_pixels_is_an_error(small):
     raw = int(np.flatnonzero(read_index(small).metadata["image"]["mode"] == RAW)[0])
     with pytest.raises(UserError, match="size is not that of their pixels"):
         read_index(damage(small, METADATA + 24 * raw + 3, number(11, 2)))
+
+
+def test_blocks_of_another_size_than_the_photo_has_are_an_error(small_blocks):
+    modes = read_index(small_blocks).metadata["image"]["mode"]
+    assert set(modes.tolist()) == {JPEG, BLOCKS}
+    at = METADATA + 24 * int(np.flatnonzero(modes == BLOCKS)[0])
+    for place, value in ((1, 8), (1, 33), (3, 8), (3, 17)):
+        with pytest.raises(UserError, match="blocks whose size is not that of their pixels"):
+            read_index(damage(small_blocks, at + place, number(value, 2)))
+    with pytest.raises(UserError, match="raw samples whose size is not"):
+        read_index(damage(small_blocks, at, number(RAW, 1)))
+    with pytest.raises(UserError, match="unknown mode"):
+        read_index(damage(small_blocks, 24, number(beton.RGB_FIELD, 1)))
+    with pytest.raises(UserError, match="unknown mode"):
+        read_index(damage(small_blocks, at, number(3, 1)))
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    at=st.integers(0, METADATA + 5 * 24) | st.integers(-TABLE, -1),
+    content=st.binary(min_size=1, max_size=32) | st.just(bytes(64)),
+)
+def test_damaged_tables_of_a_file_with_blocks_give_a_user_error_or_a_sound_index(small_blocks, at, content):
+    assert_error_or_sound_index(damage(small_blocks, at, content))
+
+
+def test_size_of_blocks_is_that_of_the_kernel():
+    rng = np.random.default_rng(0)
+    sizes = np.array([*np.ndindex(20, 20), *rng.integers(0, 200, (50, 2))]) + 1
+    found = [kernels.encode_blocks(np.zeros((*size, 3), np.uint8)).size for size in sizes]
+    assert blocks_size(sizes[:, 0], sizes[:, 1]).tolist() == found
+    assert blocks_size(500, 375) == pytest.approx(0.75 * 500 * 375, rel=0.1)
 
 
 def test_missing_file_and_folder_are_user_errors(tmp_path):

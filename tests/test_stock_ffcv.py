@@ -45,12 +45,13 @@ def stock(tmp_path_factory):
     return paths[1], np.load(paths[2])
 
 
-def test_a_centre_crop_is_stock_ffcvs_bit_for_bit(stock):
+def test_a_centre_crop_is_stock_ffcvs_but_for_its_less_exact_decoding(stock):
     path, theirs = stock
     stages = "center(96, ratio=0.875)"
     ours = list(open_loader("ffcv", task(path, stages=stages, shuffle=False, drop_last=False)))
     images = torch.cat([images for images, _ in ours]).permute(0, 2, 3, 1).numpy()
-    np.testing.assert_array_equal(images, theirs["images"])
+    difference = np.abs(images.astype(int) - theirs["images"])
+    assert difference.mean() < 1 and np.quantile(difference, 0.999) <= 6
     np.testing.assert_array_equal(torch.cat([labels for _, labels in ours]).numpy(), theirs["labels"])
 
 

@@ -9,15 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from writing import draw, make_folder, payloads, sha256, stored_photos, write_cli, write_good
 
-from pipelines import writer
-from pipelines.beton import JPEG, RAW, read_card, read_index
-from pipelines.writer import WriteOptions, choose_jpegs
+from pipelines import encode
+from pipelines.beton import BLOCKS, JPEG, RAW, blocks_size, read_card, read_index
+from pipelines.encode import WriteOptions, choose_jpegs
 
 MODES = {
     "raw": {"write_mode": "raw"},
     "jpg": {"write_mode": "jpg"},
     "proportion": {"write_mode": "proportion", "compress_probability": 0.3},
     "smart": {"write_mode": "smart", "smart_threshold": 6000},
+    "blocks": {"write_mode": "blocks"},
+    "proportion_blocks": {"write_mode": "proportion", "compress_probability": 0.3, "rest": "blocks"},
 }
 SIZES = [(40 + 5 * (i % 4), 30 + 4 * (i % 5)) for i in range(21)]
 
@@ -31,7 +33,7 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def small_pages(monkeypatch):
-    monkeypatch.setattr(writer, "_MIN_PAGE", 4096)
+    monkeypatch.setattr(encode, "_MIN_PAGE", 4096)
 
 
 def modes(path):
@@ -70,6 +72,7 @@ def test_card_tells_the_truth(folder, tmp_path):
         "raw": sizes[modes(path) == RAW].sum(),
     }
     assert card["fields"] == {"image": "rgb_image", "label": "int"}
+    assert card["passed_through"] == 0
     assert card["source"] == {"name": "imagenet", "data_dir": str(folder), "split": "train"}
     given = {"write_mode": "proportion", "compress_probability": 0.3, "max_resolution": 40, "jpeg_quality": 80}
     assert card["parameters"].items() >= {**given, "num_workers": 2, "subset": -1, "on_error": "raise"}.items()
@@ -90,10 +93,60 @@ def test_labels_and_photos_are_in_the_order_of_the_source(folder, tmp_path):
 
 
 def test_jpegs_have_the_quality_asked_for(folder, tmp_path):
-    path = write_good(tmp_path / "a.beton", folder, write_mode="jpg", jpeg_quality=35)
+    path = write_good(tmp_path / "a.beton", folder, write_mode="jpg", jpeg_quality=35, restart_markers=0)
     for i, payload in enumerate(payloads(path)):
         bgr = cv2.cvtColor(draw(i, *SIZES[i]), cv2.COLOR_RGB2BGR)
         assert payload == cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, 35])[1].tobytes()
+
+
+def test_jpegs_have_restart_markers_that_change_no_pixel(tmp_path):
+    # Width -> MCUs between two markers
+    intervals = {16: 1, 17: 2, 48: 3, 64: 4, 80: 5, 96: 3, 97: 7, 128: 4, 400: 5, 176: 11}
+    make_folder(tmp_path / "photos", [(40, width) for width in intervals])
+    path = write_good(tmp_path / "a.beton", tmp_path / "photos", write_mode="jpg")
+    without = write_good(tmp_path / "b.beton", tmp_path / "photos", write_mode="jpg", restart_markers=0)
+    for payload, (width, interval) in zip(payloads(path), intervals.items(), strict=True):
+        assert b"\xff\xdd\0\4\0" + bytes([interval]) in payload
+        found = [payload.count(bytes([0xFF, marker])) for marker in range(0xD0, 0xD8)]
+        assert sum(found) == 3 * -(-width // 16) // interval - 1  # 40 pixels are three rows of MCUs
+    for payload in payloads(without):
+        assert b"\xff\xdd" not in payload
+        assert b"\xff\xd0" not in payload
+    for photo, same in zip(stored_photos(path), stored_photos(without), strict=True):
+        np.testing.assert_array_equal(photo, same)
+    assert read_card(path)["parameters"]["restart_markers"] is True
+
+
+def test_blocks_are_stored_as_blocks(folder, tmp_path):
+    path = write_good(tmp_path / "a.beton", folder, write_mode="blocks", max_resolution=40)
+    index, card = read_index(path), read_card(path)
+    assert index.fields == {"image": 7, "label": 1}
+    assert (modes(path) == BLOCKS).all()
+    image = index.metadata["image"]
+    assert index.sizes.tolist() == blocks_size(image["height"].astype(int), image["width"].astype(int)).tolist()
+    assert card["fields"] == {"image": "blocks_image", "label": "int"}
+    assert card["samples_per_mode"] == {"blocks": 21}
+    assert card["bytes_per_mode"] == {"blocks": index.sizes.sum()}
+    raw = write_good(tmp_path / "b.beton", folder, write_mode="raw", max_resolution=40)
+    for photo, pixels in zip(stored_photos(path), stored_photos(raw), strict=True):
+        assert photo.shape == pixels.shape
+        assert np.abs(photo.astype(int) - pixels).mean() < 5
+
+
+def test_rest_says_what_is_stored_of_photos_that_are_no_jpeg(folder, tmp_path):
+    both = {"rest": "blocks", "max_resolution": 40}
+    mixed = write_good(tmp_path / "mixed.beton", folder, **MODES["proportion"], **both)
+    assert read_card(mixed)["samples_per_mode"] == {"jpg": 6, "blocks": 15}
+    assert read_index(mixed).fields["image"] == 7
+    jpegs = choose_jpegs(21, WriteOptions("proportion", compress_probability=0.3))
+    assert (modes(mixed) == JPEG).tolist() == jpegs
+    smart = write_good(tmp_path / "smart.beton", folder, **both)
+    assert payloads(smart) == payloads(write_good(tmp_path / "a.beton", folder, write_mode="blocks", max_resolution=40))
+    # No photo is stored as blocks: a file that FFCV reads
+    for mode, field in (("raw", RAW), ("jpg", JPEG)):
+        path = write_good(tmp_path / f"{mode}.beton", folder, write_mode=mode, **both)
+        assert (modes(path) == field).all()
+        assert read_index(path).fields["image"] == 2
 
 
 @settings(deadline=None, max_examples=200)
@@ -162,6 +215,17 @@ def test_max_resolution_is_the_longest_side_and_keeps_the_aspect_ratio(tmp_path)
         assert stored.shape == (*shape, 3)
         expected = photo if ratio == 1 else cv2.resize(photo, shape[::-1], interpolation=cv2.INTER_AREA)
         np.testing.assert_array_equal(stored, expected)
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.integers(1, 120), st.integers(1, 120), st.integers(1, 120), st.sampled_from(["noise", "white"]))
+def test_photos_are_shrunk_to_opencvs_pixels(height, width, longest, what):
+    photo = np.random.default_rng(height).integers(0, 256 if what == "noise" else 1, (height, width, 3), np.uint8)
+    photo = photo if what == "noise" else ~photo
+    shrunk = encode.resize(photo, longest)
+    if longest < max(height, width):
+        photo = cv2.resize(photo, shrunk.shape[1::-1], interpolation=cv2.INTER_AREA)
+    np.testing.assert_array_equal(shrunk, photo)
 
 
 def test_no_payload_crosses_a_page(folder, tmp_path, small_pages):

@@ -266,6 +266,8 @@ def test_failing_write_leaves_the_old_file_and_card(folder, out):
     [
         ({"write_mdoe": "raw"}, ["--cfg.write_mdoe", "--cfg.write_mode"]),
         ({"write_mode": "png"}, ["cfg.write_mode=png", "proportion"]),
+        ({"rest": "jpg"}, ["cfg.rest=jpg", "raw, blocks"]),
+        ({"passthrough": 2}, ["cfg.passthrough=2", "1/0"]),
         ({"compress_probability": 1.5}, ["cfg.compress_probability=1.5", "between 0 and 1"]),
         ({"jpeg_quality": 0}, ["cfg.jpeg_quality=0"]),
         ({"max_resolution": "big"}, ["cfg.max_resolution=big", "an int"]),

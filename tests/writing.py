@@ -13,7 +13,8 @@ import numpy as np
 from PIL import Image
 
 import write_dataset
-from pipelines.beton import JPEG, read_index
+from pipelines import kernels
+from pipelines.beton import JPEG, RAW, read_index
 from runtime.config import run
 
 
@@ -70,14 +71,16 @@ def payloads(path: Path) -> list[bytes]:
 
 
 def stored_photos(path: Path) -> list[np.ndarray]:
-    """Every photo, raw or decoded by Pillow."""
+    """Every photo: raw, decoded by Pillow, or by our kernel if stored as blocks."""
     records = read_index(path).metadata["image"]
-    return [
-        np.asarray(Image.open(io.BytesIO(payload)))
-        if record["mode"] == JPEG
-        else np.frombuffer(payload, np.uint8).reshape(record["height"], record["width"], 3)
-        for payload, record in zip(payloads(path), records, strict=True)
-    ]
+    return [_decoded(payload, *record.tolist()[:3]) for payload, record in zip(payloads(path), records, strict=True)]
+
+
+def _decoded(payload: bytes, mode: int, width: int, height: int) -> np.ndarray:
+    if mode == JPEG:
+        return np.asarray(Image.open(io.BytesIO(payload)))
+    pixels = np.frombuffer(payload, np.uint8)
+    return pixels.reshape(height, width, 3) if mode == RAW else kernels.decode(pixels, mode, height, width)
 
 
 def files_in(folder: Path) -> list[str]:

@@ -1,8 +1,9 @@
 """The FFCV loader: batches from a .beton through JIT stages, in threads of this process.
 
-It reads FFCV's files and runs FFCV's decoding and resizing, but has its own threads: FFCV 1.0.2's
-loader hangs when a stage fails, overwrites batches that are still held, leaks threads when an epoch
-is left early, and draws its augmentations from generators that cannot be seeded.
+It reads FFCV's files, with threads and kernels of its own: FFCV 1.0.2's loader hangs when a stage fails,
+overwrites batches that are still held, leaks threads when an epoch is left early, draws its augmentations
+from generators that cannot be seeded, decodes whole photos to use half of them, and walks over every batch
+once for each stage. Here the crop, a flip behind it and normalize are one pass (pipelines/kernels).
 """
 
 from collections import deque
@@ -16,10 +17,10 @@ from pipelines import stages
 from pipelines.errors import UserError
 from pipelines.feed import to_device
 from pipelines.loaders import Task, batches_in_epoch, describe_workers, epoch_samples, usable_workers
-from pipelines.photos import Photos, close_decoder, open_decoder
+from pipelines.photos import Photos, close_scratch, open_scratch
 from pipelines.slots import SlotPool
 
-needs = {"ffcv": "ffcv"}
+needs = {}
 reads = "beton"
 
 # Batches that are prepared while one is used (FFCV's batches_ahead).
@@ -34,11 +35,10 @@ def open_loader(task: Task) -> "Loader":
 
 
 class _Worker:
-    """What one thread needs for itself: a decoder, room for a decoded photo and for a chunk of images."""
+    """What one thread needs for itself: the kernels' memory, and room for a chunk of images."""
 
-    def __init__(self, largest: int, size: int):
-        self.decoder = open_decoder()
-        self.pixels = np.empty(largest, np.uint8)
+    def __init__(self, size: int):
+        self.scratch = open_scratch()
         self.images = np.empty((_CHUNK, size, size, 3), np.uint8)
 
 
@@ -59,6 +59,13 @@ class Loader:
         self._on_gpu = torch.device(task.device).type == "cuda"
         self._on_gpu_normalize = self._normalize if self._on_gpu and not self._number_stages else None
         self._on_cpu_normalize = None if self._on_gpu_normalize else self._normalize
+        # What the crop does in its own pass: a flip that follows it, and normalize where nothing is between
+        self._mirror = None
+        if self._image_stages and type(self._image_stages[0]).mirrors is not stages.Stage.mirrors:
+            self._mirror = self._image_stages.pop(0)
+        fused = self._on_cpu_normalize and not self._image_stages and task.dtype == torch.float32
+        self._last_pass = None if fused else self._on_cpu_normalize
+        self._scale_shift = self._on_cpu_normalize.scale_shift if fused else np.zeros(6, np.float32)
         self._workers = usable_workers(task)
         self._epoch = task.epoch
         shape = (task.batch_size, self._crop.size, self._crop.size, 3)
@@ -93,7 +100,7 @@ class Loader:
         """Generator of the batches of an epoch; leaving it early ends its threads."""
         order, keys = epoch_samples(self.task, self.num_samples, epoch, self._photos.pages)
         idle = SimpleQueue()
-        workers = [_Worker(self._photos.largest, self._crop.size) for _ in range(self._workers)]
+        workers = [_Worker(self._crop.size) for _ in range(self._workers)]
         for worker in workers:
             idle.put(worker)
         threads = ThreadPoolExecutor(self._workers, thread_name_prefix="ffcv-loader")
@@ -111,7 +118,7 @@ class Loader:
             for _, slot, _ in waiting:
                 self._slots.give_back(slot)
             for worker in workers:
-                close_decoder(worker.decoder)
+                close_scratch(worker.scratch)
 
     def _submit(self, threads, idle, samples: np.ndarray, keys: np.ndarray):
         """Hand a batch to the threads in chunks; returns what _finish needs."""
@@ -135,15 +142,16 @@ class Loader:
         """Run all stages for a few samples. There are as many workers as threads, so one is always idle."""
         worker = idle.get()
         try:
-            images = target if self._on_cpu_normalize is None else worker.images[: len(samples)]
+            images = target if self._last_pass is None else worker.images[: len(samples)]
             heights, widths = self._photos.heights[samples], self._photos.widths[samples]
             boxes = self._crop.boxes(heights, widths, keys)
             windows = self._crop.windows(heights, widths, keys)
-            self._photos.cut(worker.decoder, samples, boxes, windows, worker.pixels, images)
+            mirrors = self._mirror.mirrors(keys) if self._mirror else np.zeros(len(keys), np.bool_)
+            self._photos.cut(worker.scratch, samples, boxes, windows, mirrors, images, self._scale_shift)
             for stage in self._image_stages:
                 stage.apply(images, keys)
-            if self._on_cpu_normalize is not None:
-                self._on_cpu_normalize.apply(images, target, self.task.dtype)
+            if self._last_pass is not None:
+                self._last_pass.apply(images, target, self.task.dtype)
             for stage in self._number_stages:
                 stage.apply(target, keys, self.task.dtype)
         except UserError:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pipelines.resample import FILTERS, short_side
+from pipelines.resample import AREA, FILTERS, short_side
 from pipelines.stages import CROP, Stage, check_choice, check_number
 
 
@@ -31,10 +31,10 @@ class Center(Stage):
         side = np.maximum(1, (self.ratio * np.minimum(heights, widths)).astype(np.int64))
         return np.stack([(heights - side) // 2, (widths - side) // 2, side, side], axis=1)
 
-    def windows(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray | None:
+    def windows(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """The middle of each photo resized (see Stage.windows), rounded as torchvision's CenterCrop does."""
         if self.interpolation == "area":
-            return None
+            return np.stack(np.broadcast_arrays(self.size, self.size, 0, 0, np.full(len(keys), AREA)), axis=1)
         rows, columns = short_side(heights, widths, self.short)
         top, left = (np.rint((sides - self.size) / 2).astype(np.int64) for sides in (rows, columns))
         return np.stack(np.broadcast_arrays(rows, columns, top, left, FILTERS[self.interpolation]), axis=1)

@@ -20,12 +20,24 @@ def _flip(images, keys, place, p):
                         images[n, y, width - 1 - x, c] = left
 
 
+@jit
+def _mirrors(keys, place, p):
+    chosen = np.empty(len(keys), np.bool_)
+    for n in range(len(keys)):
+        chosen[n] = uniform(keys[n], place, 0) < p
+    return chosen
+
+
 class Flip(Stage):
     """Mirror each image left-right with probability `p`."""
 
     def __init__(self, p: float = 0.5):
         check_number("p", p, 0, 1)
         self.p = float(p)
+
+    def mirrors(self, keys: np.ndarray) -> np.ndarray:
+        """Which images are flipped (bool, n)."""
+        return _mirrors(keys, self.place, self.p)
 
     def apply(self, images: np.ndarray, keys: np.ndarray) -> None:
         """Flip images (uint8, n x H x W x 3) in place."""

@@ -33,15 +33,16 @@ class NormalizeStage(Stage):
             for value in values:
                 check_number(name, value, low, 1e6)
         self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
+        scale = 1 / (255 * np.array(self.std))
+        # float32, 6: a pixel becomes pixel * scale[c] + shift[c]
+        self.scale_shift = np.concatenate([scale, -np.array(self.mean) / self.std]).astype(np.float32)
         self._tables, self._kernels = {}, {}
 
     def table(self, dtype: torch.dtype) -> np.ndarray:
         """The result for each value and channel (256 x 3): float32, or the bits (uint16) of a 16-bit type."""
         if dtype not in self._tables:
-            pixels = torch.arange(256, dtype=torch.float64)[:, None] / 255
-            mean = torch.tensor(self.mean, dtype=torch.float64)
-            values = (pixels - mean) / torch.tensor(self.std, dtype=torch.float64)
-            values = values.to(dtype)
+            scale, shift = torch.from_numpy(self.scale_shift).view(2, 3)
+            values = (torch.arange(256, dtype=torch.float32)[:, None] * scale + shift).to(dtype)
             bits = values if dtype == torch.float32 else values.view(torch.uint16)
             self._tables[dtype] = bits.numpy()
         return self._tables[dtype]

@@ -4,7 +4,7 @@ import numpy as np
 
 from pipelines.draws import uniform
 from pipelines.jit import jit
-from pipelines.resample import FILTERS
+from pipelines.resample import AREA, FILTERS
 from pipelines.stages import CROP, Stage, check_choice, check_number, check_range
 
 _TRIES = 10
@@ -71,14 +71,12 @@ class Rrc(Stage):
         log_ratio = (float(np.log(self.ratio[0])), float(np.log(self.ratio[1])))
         return _boxes(heights, widths, keys, self.place, self.scale, log_ratio)
 
-    def windows(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray | None:
+    def windows(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """The whole of each box, resized to size x size (see Stage.windows)."""
-        if self.interpolation == "area":
-            return None
         if self.interpolation == "random":
             filters = _drawn_filters(keys, self.place)
         else:
-            filters = np.full(len(keys), FILTERS[self.interpolation])
+            filters = np.full(len(keys), FILTERS.get(self.interpolation, AREA))
         return np.stack(np.broadcast_arrays(self.size, self.size, 0, 0, filters), axis=1)
 
     def reference(self):

@@ -1,0 +1,381 @@
+"""Stock FFCV 1.0.2 and this toolkit on the same photos and files, in one run -> JSON.
+
+    python benchmarks/against_ffcv.py --bench.photos=FOLDER/train --bench.out=docs/against_ffcv.json
+
+Writes the photos with both writers into bench.work (raw pixels among them: much larger than the photos), then
+measures in rounds: in each one all rows in another order, every measurement a fresh process, the two sides of a
+row one after the other. update_readme.py makes README's table of the JSON.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import runtime.start  # noqa: F401  checks the set-up; must come before torch
+
+# isort: split
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+from fastargs import Config, Param, Section
+
+import profile_loaders
+from benchmarks.update_readme import against_table
+from pipelines import beton, decode
+from pipelines.errors import UserError
+from pipelines.sources.imagefolder import open_source
+from runtime import env
+from runtime.config import FLOAT, INT, STR, at_least, between, parse, run
+
+ROOT = Path(__file__).resolve().parent.parent
+_MAX_RESOLUTION, _QUALITY, _BATCH, _LARGE_BATCH = 500, 90, 128, 512
+_COMPARED_PHOTOS = 200
+_MAX_PSNR = 99.0  # of equal pixels
+_LEFT_OUT = [
+    "The page cache is warm: a first epoch is read before the clock starts. Cold disks and networks are not measured.",
+    "FFCV's batches are views of buffers that it writes over; those of this toolkit stay as they are while held.",
+    "The seconds of this toolkit's writer hold the check sum, the card and fsync; FFCV's writer has none of them.",
+    "With passthrough the file holds JPEGs of the folder as they are (`passed_through` of them), of whatever quality.",
+    "First batch: from opening the loader on, its imports included, those of Python and torch not. FFCV compiles in "
+    "every process; this toolkit's compiled code is on disk, from the first round on.",
+    "Memory: above what the process had before; pages of mapped files are not counted.",
+    "CPU time of the writers and GPUs are not measured.",
+]
+
+
+@dataclass(frozen=True)
+class Load:
+    """A loader on one of the files (or on the photos), measured by runtime.measure."""
+
+    loader: str
+    file: str
+    stages: str
+    batch_size: int = _BATCH
+
+
+@dataclass(frozen=True)
+class Write:
+    """All photos written by `writer`: "here" or "stock"."""
+
+    writer: str
+    mode: str
+    max_resolution: int | None = _MAX_RESOLUTION
+    passthrough: bool = False
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a file is like: bytes a pixel, and (`fidelity`) how near its photos are to the raw ones."""
+
+    file: str
+    fidelity: bool = False
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. `goal` bounds `goal_of`: "ratio" (ours / theirs), "difference" or "ours"."""
+
+    name: str
+    what: str
+    quantity: str
+    ours: Load | Write | Stored
+    theirs: Load | Write | Stored
+    goal: float | None = None
+    at_least: bool = True
+    goal_of: str = "ratio"
+    from_second_round: bool = False  # our compiled code is on disk then
+
+
+# The files that rows name, and how they are written.
+_FILES = {
+    "jpg": Write("here", "jpg"),
+    "blocks": Write("here", "blocks"),
+    "stock_jpg": Write("stock", "jpg"),
+    "stock_raw": Write("stock", "raw"),
+}
+_RRC, _RRC_160, _CENTER = "rrc(224)|flip|normalize", "rrc(160)|flip|normalize", "center(224)|normalize"
+
+
+def _pair(name: str, what: str, file: str, stages: str, goal: float) -> Row:
+    """Both loaders on one file."""
+    return Row(name, what, "images_per_second", Load("ffcv", file, stages), Load("ffcv_stock", file, stages), goal)
+
+
+_OURS, _THEIRS = Load("ffcv", "jpg", _RRC), Load("ffcv_stock", "jpg", _RRC)
+_BLOCKS = Load("ffcv", "blocks", _RRC)
+_LARGE = [Load(loader, "jpg", _RRC, _LARGE_BATCH) for loader in ("ffcv", "ffcv_stock")]
+_AS_THEY_ARE = Write("here", "jpg", None, passthrough=True), Write("stock", "jpg", None)
+ROWS = [
+    _pair("stock_jpg", "JPEG q90 written by stock FFCV: rrc 224, float32", "stock_jpg", _RRC, 2.3),
+    _pair("jpg", "JPEG q90 written here (restart markers): rrc 224, float32", "jpg", _RRC, 2.8),
+    _pair("jpg_uint8", "JPEG q90 written here: rrc 224, uint8", "jpg", "rrc(224)|flip", 3.0),
+    _pair("jpg_center", "JPEG q90 written here: centre crop 224, float32", "jpg", _CENTER, 2.5),
+    _pair("raw_224", "raw: rrc 224, float32", "stock_raw", _RRC, 4),
+    _pair("raw_160", "raw: rrc 160, float32", "stock_raw", _RRC_160, 4),
+    Row("blocks_jpg", "blocks, FFCV on JPEG q90: rrc 224, float32", "images_per_second", _BLOCKS, _THEIRS, 6.5),
+    Row("blocks_raw", "blocks, FFCV on raw: rrc 224, float32", "images_per_second", _BLOCKS,
+        Load("ffcv_stock", "stock_raw", _RRC), 3.2),
+    Row("torch", "JPEG q90 written here, the standard loader on the photos instead of FFCV: rrc 224, float32",
+        "images_per_second", _OURS, Load("torch", "photos", _RRC)),
+    Row("blocks_bytes", "blocks, against raw: bytes a pixel", "bytes_per_pixel", Stored("blocks"),
+        Stored("stock_raw"), 0.27, at_least=False),
+    Row("blocks_psnr", "blocks, against JPEG q90: PSNR to the raw photos", "psnr", Stored("blocks", True),
+        Stored("stock_jpg", True), 0, goal_of="difference"),
+    Row("jpg_bytes", "JPEG q90 with restart markers, against that of FFCV: bytes a pixel", "bytes_per_pixel",
+        Stored("jpg"), Stored("stock_jpg")),
+    Row("write", "writing JPEG q90 of at most 500 px", "images_per_second", _FILES["jpg"], _FILES["stock_jpg"], 1.3),
+    Row("write_passthrough", "writing JPEG q90 of any size (no cfg.max_resolution), here with passthrough",
+        "images_per_second", *_AS_THEY_ARE, 4),
+    Row("first_batch", "first batch in a fresh process: JPEG q90, rrc 224, float32", "first_batch_seconds", _OURS,
+        _THEIRS, 2, at_least=False, goal_of="ours", from_second_round=True),
+    Row("memory", "peak memory: JPEG q90, rrc 224, float32, batches of 512", "peak_memory_bytes", *_LARGE, 0.5,
+        at_least=False),
+]  # fmt: skip
+
+
+def declare() -> Config:
+    """The section `bench`."""
+    config = Config()
+    Section("bench", "what to measure, and where", config_descriptor=config).params(
+        photos=Param(STR, "photo folder (one folder for each class)", required=True),
+        out=Param(STR, "the JSON to write", required=True),
+        work=Param(STR, "folder for the files that are compared; they stay there. null: a temporary one"),
+        rounds=Param(at_least(INT, 1), "measurements of each side of a row", default=5),
+        seconds=Param(between(FLOAT, 0, 3600), "time a loader at least so long (whole epochs)", default=3),
+        workers=Param(at_least(INT, 1), "threads or processes of loaders and writers", default=2),
+        only=Param(STR, "rows to measure, with commas; null: all"),
+    )
+    return config
+
+
+def main(argv: list[str]) -> None:
+    """Write the files, measure, write the JSON, print the table."""
+    bench = parse(declare(), argv).bench
+    rows = chosen(bench.only)
+    photos, out = open_source(bench.photos, "train"), Path(bench.out)
+    if not out.parent.is_dir():
+        raise UserError(f"there is no folder {out.parent}", "make it, or give another bench.out")
+    with tempfile.TemporaryDirectory(prefix="against_ffcv_") as temporary:
+        work = Path(bench.work or temporary).resolve()
+        work.mkdir(parents=True, exist_ok=True)
+        comparison = Comparison(bench, work, len(photos))
+        comparison.measure(rows)
+        told = {
+            "title": "Stock FFCV 1.0.2 and this toolkit on the same photos",
+            "machine": {**env.machine(), "versions": env.versions()},
+            "settings": {**comparison.settings(), "photos": len(photos), "classes": len(photos.classes)},
+            "rows": [result(row, comparison.figures, comparison.failed) for row in rows],
+            "left_out": _LEFT_OUT,
+        }
+    beton.publish(out, json.dumps(told, indent=2) + "\n")
+    print(against_table(told["rows"]))
+    print(f"=> {out}")
+
+
+def chosen(only: str | None) -> list[Row]:
+    """The rows of these names, in the table's order; raises UserError for an unknown one."""
+    names = [row.name for row in ROWS]
+    wanted = only.split(",") if only else names
+    for name in wanted:
+        if name not in names:
+            raise UserError(f"unknown row '{name}'", f"use {', '.join(names)}")
+    return [row for row in ROWS if row.name in wanted]
+
+
+class Comparison:
+    """Measures what rows ask for: `figures` has one dict a round for each side, `failed` why there is none."""
+
+    def __init__(self, bench, work: Path, count: int):
+        self.bench, self.work, self.count = bench, work, count
+        self.photos = Path(bench.photos).resolve()
+        self.figures: dict = {}
+        self.failed: dict = {}
+
+    def settings(self) -> dict:
+        """What the figures depend on; no paths."""
+        bench = self.bench
+        told = {"rounds": bench.rounds, "seconds": bench.seconds, "workers": bench.workers, "batch_size": _BATCH}
+        return {**told, "max_resolution": _MAX_RESOLUTION, "jpeg_quality": _QUALITY}
+
+    def measure(self, rows: list[Row]) -> None:
+        """Write the files that the rows need, then measure in rounds."""
+        sides = [side for row in rows for side in (row.ours, row.theirs)]
+        needed = {side.file for side in sides if not isinstance(side, Write)}
+        if any(isinstance(side, Stored) and side.fidelity for side in sides):
+            needed.add("stock_raw")  # what the others are compared with
+        for name in _FILES:
+            if name in needed:
+                print(f"=> writing {name}", flush=True)
+                self._try(name, lambda name=name: self.write(_FILES[name], self.path(name)))
+        for number in range(self.bench.rounds):
+            os.sync()  # writing back what was written would disturb the first measurements
+            self._round(rows, number)
+
+    def _round(self, rows: list[Row], number: int) -> None:
+        """Measure each side of all rows once; a side that failed is not tried again."""
+        done, draw = set(), random.Random(number)
+        for row in draw.sample(rows, len(rows)):
+            for whose in draw.sample(["ours", "theirs"], 2):
+                side = getattr(row, whose)
+                if side in done or side in self.failed or (number and isinstance(side, Stored)):
+                    continue
+                done.add(side)
+                print(f"=> round {number + 1} of {self.bench.rounds}: {row.name}, {whose}", flush=True)
+                figures = self._try(side, lambda side=side: self.one(side, number))
+                if figures is not None:
+                    self.figures.setdefault(side, []).append(figures)
+
+    def _try(self, key, function):
+        """The function's result; where it raises UserError, None, and what is wrong goes to `failed`."""
+        try:
+            return function()
+        except UserError as error:
+            reason = str(error).rpartition("; ")[0]
+            reason = reason.replace(str(self.work), "bench.work").replace(str(self.photos), "bench.photos")
+            self.failed[key] = reason
+            print(f"=> not measured: {reason}", flush=True)
+            return None
+
+    def path(self, file: str) -> Path:
+        """Where a file lies; raises UserError when it could not be written."""
+        if file in self.failed:
+            raise UserError(self.failed[file], f"so there is no file '{file}'")
+        return self.photos if file == "photos" else self.work / f"{file}.beton"
+
+    def one(self, side: Load | Write | Stored, number: int) -> dict:
+        """Measure a side once: quantity -> figure."""
+        if isinstance(side, Stored):
+            return self.stored(side)
+        if isinstance(side, Write):
+            path = self.work / "written.beton"
+            try:
+                written = self.write(side, path)
+                return {"images_per_second": self.count / written["seconds"], **written}
+            finally:
+                path.unlink(missing_ok=True)
+                beton.card_path(path).unlink(missing_ok=True)
+                os.sync()
+        path = self.path(side.file)
+        told = {"stages": side.stages, "batch_size": side.batch_size, "num_workers": self.bench.workers}
+        told |= {"photos": str(path), "dataset": str(path), "in_memory": True, "seconds": self.bench.seconds}
+        return profile_loaders.measure_load(side.loader, SimpleNamespace(**told), number, self.work)
+
+    def write(self, side: Write, path: Path) -> dict:
+        """Write the photos to `path`; returns at least the `seconds` that it took without the process's start."""
+        return (write_here if side.writer == "here" else write_stock)(self, side, path)
+
+    def stored(self, side: Stored) -> dict:
+        """Bytes a pixel of a file and, if asked for, the PSNR of its photos."""
+        index = beton.read_index(self.path(side.file))
+        image = index.metadata["image"]
+        pixels = (image["height"].astype(np.int64) * image["width"]).sum()
+        found = {"bytes_per_pixel": float(index.sizes.sum() / pixels)}
+        if side.fidelity:
+            found["psnr"] = fidelity(index, beton.read_index(self.path("stock_raw")))
+        return found
+
+
+def write_here(comparison: Comparison, side: Write, path: Path) -> dict:
+    """write_dataset.py in a process of its own."""
+    given = {
+        "data_dir": comparison.photos, "split": "train", "write_path": path, "write_mode": side.mode,
+        "max_resolution": side.max_resolution or "null", "jpeg_quality": _QUALITY,
+        "num_workers": comparison.bench.workers,
+    }  # fmt: skip
+    if side.passthrough:
+        given["passthrough"] = 1
+    command = [sys.executable, "write_dataset.py", *(f"--cfg.{name}={value}" for name, value in given.items())]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    if done.returncode:
+        why = done.stderr.strip().splitlines()[-1:] or [f"write_dataset.py failed with status {done.returncode}"]
+        raise UserError(why[0].removeprefix("error: ").partition("; ")[0], "see write_dataset.py")
+    return {key: value for key, value in beton.read_card(path).items() if key in ("seconds", "passed_through")}
+
+
+def write_stock(comparison: Comparison, side: Write, path: Path) -> dict:
+    """Stock FFCV's writer in a process group of its own, with a time limit: it hangs where something fails."""
+    limit = 60 + 0.5 * comparison.count
+    settings = [side.max_resolution or 0, _QUALITY, comparison.bench.workers]
+    command = [sys.executable, "benchmarks/stock_writer.py", comparison.photos, path, side.mode, *settings]
+    child = subprocess.Popen(
+        list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+    try:
+        out, err = child.communicate(timeout=limit)
+    except BaseException as error:
+        os.killpg(child.pid, signal.SIGKILL)  # its workers would outlive it
+        child.wait()
+        if isinstance(error, subprocess.TimeoutExpired):
+            raise UserError(f"stock FFCV's writer has not ended after {limit:.0f} s", "check photos and disk") from None
+        raise
+    if child.returncode:
+        why = err.strip().splitlines()[-1:] or [f"status {child.returncode}"]
+        raise UserError(f"stock FFCV's writer failed ({why[0]})", "check photos and disk")
+    return json.loads(out.splitlines()[-1])
+
+
+def fidelity(index: beton.Index, raw: beton.Index) -> dict:
+    """PSNR in dB of up to 200 photos of a file against the same ones of a raw file: median, min, max, n."""
+    chosen = np.unique(np.linspace(0, raw.num_samples - 1, _COMPARED_PHOTOS).astype(np.int64))
+    return profile_loaders.spread([psnr(pixels(index, sample), pixels(raw, sample)) for sample in chosen])
+
+
+def pixels(index: beton.Index, sample: int) -> np.ndarray:
+    """A stored photo (uint8, H x W x 3), by a decoder that is not ours where there is one."""
+    photo = index.metadata["image"][sample]
+    height, width = int(photo["height"]), int(photo["width"])
+    with open(index.path, "rb") as file:
+        file.seek(int(photo["data_ptr"]))
+        payload = file.read(int(index.sizes[sample]))
+    if photo["mode"] == beton.JPEG:
+        return np.asarray(decode.to_rgb(payload))
+    if photo["mode"] == beton.RAW:
+        return np.frombuffer(payload, np.uint8).reshape(height, width, 3)
+    from pipelines import kernels  # here, for without the library all other rows can be measured
+
+    return kernels.decode(np.frombuffer(payload, np.uint8), int(photo["mode"]), height, width)
+
+
+def psnr(found: np.ndarray, original: np.ndarray) -> float:
+    """Peak signal-to-noise ratio in dB of uint8 pixels."""
+    error = float(np.square(found.astype(np.float64) - original).mean())
+    return min(_MAX_PSNR, 10 * math.log10(255**2 / error)) if error else _MAX_PSNR
+
+
+def result(row: Row, figures: dict, failed: dict) -> dict:
+    """A row of the JSON from the figures of all rounds."""
+    told = {"name": row.name, "what": row.what, "quantity": row.quantity}
+    if row.goal is not None:
+        told["goal"] = {"of": row.goal_of, "at_least" if row.at_least else "at_most": row.goal}
+    reasons = [failed[side] for side in (row.ours, row.theirs) if side in failed]
+    if reasons:
+        return {**told, "not_measured": reasons[0]}
+    for whose, side in (("ours", row.ours), ("theirs", row.theirs)):
+        rounds = figures[side]
+        if row.from_second_round:
+            rounds = rounds[1:] or rounds
+        values = [figure[row.quantity] for figure in rounds]
+        told[whose] = values[0] if isinstance(values[0], dict) else profile_loaders.spread(values)
+        cpu = [f["cpu_seconds_per_image"] for f in rounds if "cpu_seconds_per_image" in f]
+        told[f"{whose}_cpu_seconds_per_image"] = profile_loaders.spread(cpu)["median"] if cpu else None
+    if isinstance(row.ours, Write) and row.ours.passthrough:
+        told["passed_through"] = figures[row.ours][0]["passed_through"]
+    ours, theirs = told["ours"]["median"], told["theirs"]["median"]
+    told |= {"ratio": ours / theirs, "difference": ours - theirs}
+    if row.goal is not None:
+        value = ours if row.goal_of == "ours" else told[row.goal_of]
+        told["met"] = value >= row.goal if row.at_least else value <= row.goal
+    return told
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,547 @@
+// Photos as blocks (write_mode=blocks): a part of one is decoded by a few instructions for each pixel of it.
+//
+// A photo of H x W pixels becomes JPEG's YCbCr (full range BT.601): H x W luma samples and twice ceil(H/2) x
+// ceil(W/2) colour samples, each the mean of 2 x 2 pixels. Every plane is cut into blocks 4 high and 8 wide; where
+// one goes beyond the plane it repeats the edge. A block has a depth of 0 to 8 bits an index and takes 2 + 4 * depth
+// bytes: its lowest value, the span from there to its highest, and 32 indices. The value of an index is
+//
+//     (256 * lowest + index * stride + 128) / 256 rounded down,  modulo 256
+//     where stride = (span * FACTOR[depth] + 128) / 256 rounded down,  FACTOR[depth] = round(65536 / (2^depth - 1))
+//
+// which is `lowest` for index 0, `lowest + span` for the last index, and `lowest + index` where the span is the
+// last index. A row of eight indices is the number sum(index[i] << (i * depth)) in `depth` bytes; four rows follow
+// each other. All numbers are little-endian.
+//
+// Payload, for all planes together (luma, blue, red; in each the rows of blocks from top to bottom):
+//     4 bytes for each row of blocks: where it begins in the payload
+//     for each row of blocks: the depths, 4 bits each (first the low half of a byte), then its blocks
+//     zeros up to blocks_size(), which is 15 bytes for each block, the depths and row starts, and 32 bytes that
+//     let the decoder read ahead
+//
+// So the payload's size depends on the photo's size only, 0.75 byte a pixel, and a photo has 3.25 bits for an average
+// index. The encoder gives them to the blocks where they gain most: flat blocks need few. Where all blocks have what
+// they need the planes are stored without loss. benchmarks/block_formats.py compares this with other formats.
+#include "kernels.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+
+// With AVX2 intrinsics a crop is decoded in a third of the time that plain code takes, even compiled for AVX-512.
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__SANITIZE_ADDRESS__)
+#define WITH_INTRINSICS
+#include <immintrin.h>
+#endif
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "rows of indices are read as little-endian words");
+
+namespace kernels {
+namespace {
+
+constexpr int64_t HIGH = 4, WIDE = 8, SAMPLES = 32;  // of a block
+constexpr int DEEPEST = 8;
+constexpr int64_t BYTES = 15;   // for an average block
+constexpr int64_t AHEAD = 32;   // bytes that the decoder may read beyond the last block
+constexpr int FACTOR[16] = {0, 65536, 21845, 9362, 4369, 2114, 1040, 516, 257};
+
+int last_index(int depth) { return (1 << depth) - 1; }
+int stride_of(int span, int depth) { return (span * FACTOR[depth] + 128) >> 8; }
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The blocks of a plane.
+struct Grid {
+    int64_t height, width, rows, columns;  // samples, blocks
+    int64_t first_row;                     // in the table of row starts
+    int64_t depths() const { return (columns + 1) / 2; }  // bytes of a row
+};
+
+struct Grids {
+    Grid planes[3];
+    int64_t rows = 0, blocks = 0, size = 0;
+    Grids(int64_t height, int64_t width) {
+        for (int i = 0; i < 3; ++i) {
+            int64_t h = i ? (height + 1) / 2 : height, w = i ? (width + 1) / 2 : width;
+            Grid& grid = planes[i] = {h, w, ceil_div(h, HIGH), ceil_div(w, WIDE), rows};
+            rows += grid.rows;
+            blocks += grid.rows * grid.columns;
+            size += grid.rows * grid.depths();
+        }
+        size += 4 * rows + BYTES * blocks + AHEAD;
+    }
+};
+
+// ---------------------------------------------------------------------------------------------- decoding
+
+// Decode `count` blocks that follow each other from `at` on; their upper left sample goes to `out`.
+using Expand = void (*)(const uint8_t* depths, int64_t count, const uint8_t* at, uint8_t* out, int64_t step);
+
+// Spread the eight numbers of `depth` bits over eight bytes: in halves of a word, then of its halves, ...
+inline uint64_t spread(uint64_t word, int depth) {
+    int gap = 8 - depth;
+    uint64_t bit = 1, one = (bit << depth) - 1, two = (bit << 2 * depth) - 1, four = (bit << 4 * depth) - 1;
+    word = (word & four) | (word >> 4 * depth & four) << 32;
+    two *= 0x0000000100000001u;
+    word = (word & two) | (word & two << 2 * depth) << 2 * gap;
+    one *= 0x0001000100010001u;
+    return (word & one) | (word & one << depth) << gap;
+}
+
+[[maybe_unused]] FOR_EACH_CPU void expand_plain(const uint8_t* depths, int64_t count, const uint8_t* at, uint8_t* out,
+                                                int64_t step) {
+    for (int64_t n = 0; n < count; ++n, out += WIDE) {
+        int depth = depths[n];
+        uint16_t base = uint16_t(at[0] * 256 + 128), stride = uint16_t(stride_of(at[1], depth));
+        for (int y = 0; y < HIGH; ++y) {
+            uint64_t word;
+            std::memcpy(&word, at + 2 + y * depth, 8);
+            word = spread(word, depth);
+            uint8_t indices[WIDE];
+            std::memcpy(indices, &word, 8);
+            for (int x = 0; x < WIDE; ++x)
+                out[y * step + x] = uint8_t(uint16_t(base + uint16_t(indices[x] * stride)) >> 8);
+        }
+        at += 2 + 4 * depth;
+    }
+}
+
+#ifdef WITH_INTRINSICS
+// How the sixteen indices of two rows come to lanes of 16 bits: two bytes for each, moved up so far that what is above
+// the index falls off, then down (by a multiplication that keeps the upper half).
+struct alignas(32) Lanes {
+    uint8_t pick[32];
+    uint16_t up[16];
+};
+
+constexpr std::array<Lanes, 16> make_lanes() {
+    std::array<Lanes, 16> all{};
+    for (int depth = 0; depth <= DEEPEST; ++depth)
+        for (int i = 0; i < 16; ++i) {
+            int bit = i * depth, byte = bit / 8;
+            all[depth].pick[2 * i] = uint8_t(byte);
+            all[depth].pick[2 * i + 1] = uint8_t(byte < 15 ? byte + 1 : 15);
+            all[depth].up[i] = uint16_t(1 << (16 - depth - bit % 8));
+        }
+    return all;
+}
+constexpr std::array<Lanes, 16> LANES = make_lanes();
+
+__attribute__((target("avx2"))) void expand_avx2(const uint8_t* depths, int64_t count, const uint8_t* at, uint8_t* out,
+                                                 int64_t step) {
+    for (int64_t n = 0; n < count; ++n, out += WIDE) {
+        int depth = depths[n];
+        const Lanes& lanes = LANES[depth];
+        __m256i pick = _mm256_load_si256((const __m256i*)lanes.pick), up = _mm256_load_si256((const __m256i*)lanes.up);
+        __m256i down = _mm256_set1_epi16(short(1 << depth));
+        __m256i base = _mm256_set1_epi16(short(at[0] * 256 + 128));
+        __m256i stride = _mm256_set1_epi16(short(stride_of(at[1], depth)));
+        __m256i half[2];
+        for (int i = 0; i < 2; ++i) {
+            __m128i bytes = _mm_loadu_si128((const __m128i*)(at + 2 + 2 * i * depth));
+            __m256i index = _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(bytes), pick);
+            index = _mm256_mulhi_epu16(_mm256_mullo_epi16(index, up), down);
+            half[i] = _mm256_srli_epi16(_mm256_add_epi16(_mm256_mullo_epi16(index, stride), base), 8);
+        }
+        __m256i rows = _mm256_packus_epi16(half[0], half[1]);  // 0, 2, 1, 3
+        __m128i even = _mm256_castsi256_si128(rows), odd = _mm256_extracti128_si256(rows, 1);
+        _mm_storel_epi64((__m128i*)out, even);
+        _mm_storel_epi64((__m128i*)(out + step), odd);
+        _mm_storel_epi64((__m128i*)(out + 2 * step), _mm_unpackhi_epi64(even, even));
+        _mm_storel_epi64((__m128i*)(out + 3 * step), _mm_unpackhi_epi64(odd, odd));
+        at += 2 + 4 * depth;
+    }
+}
+#endif
+
+Expand best_expand() {
+#ifdef WITH_INTRINSICS
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx2")) return expand_avx2;
+#endif
+    return expand_plain;
+}
+
+// One byte for each depth of `packed`, 2 * bytes of them. Returns the greatest.
+FOR_EACH_CPU int unpack_depths(const uint8_t* packed, int64_t bytes, uint8_t* depths) {
+    uint8_t most = 0;
+    for (int64_t i = 0; i < bytes; ++i) {
+        uint8_t low = packed[i] & 15, high = packed[i] >> 4;
+        depths[2 * i] = low;
+        depths[2 * i + 1] = high;
+        most = std::max(most, std::max(low, high));
+    }
+    return most;
+}
+
+int64_t total(const uint8_t* depths, int64_t count) {
+    int64_t sum = 0;
+    for (int64_t i = 0; i < count; ++i) sum += depths[i];
+    return sum;
+}
+
+// Decode the blocks of a plane that have samples of rows top..bottom and columns left..right (exclusive).
+int decode_plane(const uint8_t* data, int64_t size, const Grid& grid, int64_t top, int64_t left, int64_t bottom,
+                 int64_t right, Expand expand, std::vector<uint8_t>& pixels, std::vector<uint8_t>& depths,
+                 Plane& plane) {
+    int64_t first_row = top / HIGH, rows = ceil_div(bottom, HIGH) - first_row;
+    int64_t first = left / WIDE, end = ceil_div(right, WIDE), step = (end - first) * WIDE;
+    if (pixels.size() < size_t(rows * HIGH * step)) pixels.resize(size_t(rows * HIGH * step));
+    if (depths.size() < size_t(end + 1)) depths.resize(size_t(end + 1));
+
+    for (int64_t i = 0; i < rows; ++i) {
+        const uint8_t* entry = data + 4 * (grid.first_row + first_row + i);
+        int64_t start = int64_t(entry[0] | entry[1] << 8 | entry[2] << 16 | uint32_t(entry[3]) << 24);
+        if (start + grid.depths() > size) return DAMAGED;
+        if (unpack_depths(data + start, (end + 1) / 2, depths.data()) > DEEPEST) return DAMAGED;
+        int64_t skipped = total(depths.data(), first), here = total(depths.data() + first, end - first);
+        int64_t at = start + grid.depths() + 2 * first + 4 * skipped;
+        if (at + 2 * (end - first) + 4 * here + AHEAD > size) return DAMAGED;
+        expand(depths.data() + first, end - first, data + at, pixels.data() + i * HIGH * step, step);
+    }
+    plane.pixels = pixels.data();
+    plane.step = step;
+    plane.top = first_row * HIGH;
+    plane.left = first * WIDE;
+    plane.height = std::min(rows * HIGH, grid.height - plane.top);
+    plane.width = std::min(step, grid.width - plane.left);
+    plane.full_height = grid.height;
+    plane.full_width = grid.width;
+    return GOOD;
+}
+
+// ---------------------------------------------------------------------------------------------- encoding
+
+// Blocks are encoded side by side, GROUP of them, each in its own lane of the CPU's vectors.
+constexpr int GROUP = 8;
+
+// The samples of a plane, padded to whole groups.
+struct Samples {
+    int64_t step;
+    std::vector<uint8_t> values;
+    explicit Samples(const Grid& grid)
+        : step(ceil_div(grid.columns, GROUP) * GROUP * WIDE), values(size_t(grid.rows * HIGH * step)) {}
+    uint8_t* row(int64_t y) { return values.data() + y * step; }
+
+    void pad(const Grid& grid) {
+        for (int64_t y = 0; y < grid.height; ++y)
+            std::memset(row(y) + grid.width, row(y)[grid.width - 1], size_t(step - grid.width));
+        for (int64_t y = grid.height; y < grid.rows * HIGH; ++y)
+            std::memcpy(row(y), row(grid.height - 1), size_t(step));
+    }
+};
+
+constexpr int fixed(double x) { return int(x * 65536 + (x < 0 ? -0.5 : 0.5)); }
+
+FOR_EACH_CPU void split(const uint8_t* __restrict rgb, int64_t width, uint8_t* __restrict red,
+                        uint8_t* __restrict green, uint8_t* __restrict blue) {
+    for (int64_t x = 0; x < width; ++x) {
+        red[x] = rgb[3 * x];
+        green[x] = rgb[3 * x + 1];
+        blue[x] = rgb[3 * x + 2];
+    }
+}
+
+FOR_EACH_CPU void to_luma(const uint8_t* __restrict red, const uint8_t* __restrict green,
+                          const uint8_t* __restrict blue, int64_t width, uint8_t* __restrict luma) {
+    for (int64_t x = 0; x < width; ++x)
+        luma[x] = uint8_t((fixed(.299) * red[x] + fixed(.587) * green[x] + fixed(.114) * blue[x] + 32768) >> 16);
+}
+
+// The colour of 2 x 2 pixels, from two rows of each channel; `lower` is added to get from one row to the other.
+FOR_EACH_CPU void to_colour(const uint8_t* __restrict red, const uint8_t* __restrict green,
+                            const uint8_t* __restrict blue, int64_t lower, int64_t width, uint8_t* __restrict cb,
+                            uint8_t* __restrict cr) {
+    constexpr int half = (128 << 18) + (1 << 17);
+    for (int64_t x = 0; x < width; ++x) {
+        int r = red[2 * x] + red[2 * x + 1] + red[2 * x + lower] + red[2 * x + lower + 1];
+        int g = green[2 * x] + green[2 * x + 1] + green[2 * x + lower] + green[2 * x + lower + 1];
+        int b = blue[2 * x] + blue[2 * x + 1] + blue[2 * x + lower] + blue[2 * x + lower + 1];
+        int u = (fixed(-.168735892) * r + fixed(-.331264108) * g + fixed(.5) * b + half) >> 18;
+        int v = (fixed(.5) * r + fixed(-.418687589) * g + fixed(-.081312411) * b + half) >> 18;
+        cb[x] = uint8_t(std::min(u, 255));
+        cr[x] = uint8_t(std::min(v, 255));
+    }
+}
+
+void to_planes(const uint8_t* rgb, int64_t height, int64_t width, const Grids& grids, Samples* planes) {
+    int64_t even = (width + 1) / 2 * 2;
+    std::vector<uint8_t> channels(size_t(6 * even));
+    uint8_t *red = channels.data(), *green = red + 2 * even, *blue = green + 2 * even;
+    for (int64_t y = 0; y < height; y += 2) {
+        for (int64_t i = 0; i < 2; ++i) {
+            int64_t from = std::min(y + i, height - 1);
+            uint8_t* rows[3] = {red + i * even, green + i * even, blue + i * even};
+            split(rgb + from * width * 3, width, rows[0], rows[1], rows[2]);
+            for (uint8_t* row : rows) row[even - 1] = row[width - 1];
+            to_luma(rows[0], rows[1], rows[2], width, planes[0].row(from));
+        }
+        to_colour(red, green, blue, even, even / 2, planes[1].row(y / 2), planes[2].row(y / 2));
+    }
+    for (int i = 0; i < 3; ++i) planes[i].pad(grids.planes[i]);
+}
+
+// A group of blocks, sample by sample, and what is least and greatest in each.
+struct Group {
+    uint8_t values[SAMPLES][GROUP], least[GROUP], most[GROUP];
+};
+
+typedef uint8_t Bytes __attribute__((vector_size(16)));
+
+void gather(const uint8_t* row, int64_t step, Group& group) {
+    static_assert(GROUP == 8 && WIDE == 8, "three times");
+    Bytes low = Bytes{} + 255, high = {};
+    for (int y = 0; y < HIGH; ++y) {
+        Bytes from[4], to[4];
+        std::memcpy(from, row + y * step, sizeof from);
+        for (int times = 0; times < 3; ++times) {  // deal out the two halves alternately: after three times
+            for (int i = 0; i < 2; ++i) {          // what was a byte in a block is the block
+                to[2 * i] = __builtin_shufflevector(from[i], from[i + 2], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6,
+                                                    22, 7, 23);
+                to[2 * i + 1] = __builtin_shufflevector(from[i], from[i + 2], 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13,
+                                                        29, 14, 30, 15, 31);
+            }
+            std::memcpy(from, to, sizeof from);
+        }
+        std::memcpy(group.values[y * WIDE], to, sizeof to);
+        for (const Bytes& bytes : to) {
+            low = bytes < low ? bytes : low;
+            high = bytes > high ? bytes : high;
+        }
+    }
+    for (int n = 0; n < GROUP; ++n) {
+        group.least[n] = std::min(low[n], low[n + GROUP]);
+        group.most[n] = std::max(high[n], high[n + GROUP]);
+    }
+}
+
+// The steps "blocks of this range get one bit more than this depth", those that gain most first.
+struct Upgrade {
+    int64_t gain;
+    uint8_t range, depth;
+};
+
+// The error of a block of range r at a depth is about ERROR[depth] * (r^2 - last_index^2): so measured on photos,
+// and nothing where every value has an index.
+std::vector<Upgrade> make_upgrades() {
+    constexpr int64_t ERROR[DEEPEST + 1] = {1111614, 172294, 42335, 11413, 3009, 783, 220, 55, 0};
+    std::vector<Upgrade> all;
+    for (int range = 1; range < 256; ++range) {
+        int64_t gain = INT64_MAX;
+        for (int depth = 0; last_index(depth) < range; ++depth) {
+            auto error = [&](int d) {
+                return last_index(d) < range ? ERROR[d] * (range * range - last_index(d) * last_index(d)) : 0;
+            };
+            gain = std::min(gain, error(depth) - error(depth + 1));  // not before the depth is reached
+            all.push_back({gain, uint8_t(range), uint8_t(depth)});
+        }
+    }
+    std::stable_sort(all.begin(), all.end(), [](const Upgrade& a, const Upgrade& b) { return a.gain > b.gain; });
+    return all;
+}
+
+// The depth of each block, from the ranges.
+std::vector<uint8_t> choose_depths(const std::vector<uint8_t>& ranges, int64_t bits) {
+    static const std::vector<Upgrade> upgrades = make_upgrades();
+    int64_t blocks_of[256] = {};
+    for (uint8_t range : ranges) ++blocks_of[range];
+
+    uint8_t depth_of[256] = {};
+    int last = -1;  // the range whose first `bits` blocks get one bit more
+    for (const Upgrade& upgrade : upgrades) {
+        if (blocks_of[upgrade.range] > bits) {
+            last = upgrade.range;
+            break;
+        }
+        bits -= blocks_of[upgrade.range];
+        depth_of[upgrade.range] = uint8_t(upgrade.depth + 1);
+    }
+    std::vector<uint8_t> depths(ranges.size());
+    for (size_t i = 0; i < ranges.size(); ++i) {
+        depths[i] = depth_of[ranges[i]];
+        if (ranges[i] == last && bits > 0) {
+            ++depths[i];
+            --bits;
+        }
+    }
+    return depths;
+}
+
+// One number for each block of a group.
+typedef int32_t Ints __attribute__((vector_size(4 * GROUP)));
+typedef float Floats __attribute__((vector_size(4 * GROUP)));
+
+#define INLINE inline __attribute__((always_inline))
+#define INTS(x) __builtin_convertvector(x, Ints)
+#define FLOATS(x) __builtin_convertvector(x, Floats)
+
+INLINE void clamp(Ints& x, const Ints& least, const Ints& most) {
+    x = x < least ? least : x;
+    x = x > most ? most : x;
+}
+
+INLINE void widen(const uint8_t* from, int count, Ints* to) {
+    int32_t* numbers = (int32_t*)to;
+    for (int n = 0; n < count * GROUP; ++n) numbers[n] = from[n];
+}
+
+// How the values of a group become indices. As float, all numbers but `scale` are whole and exact.
+struct Line {
+    Ints low, span, last;
+    Floats stride, scale;
+
+    INLINE void set(const Ints& new_low, const Ints& new_span, const Ints& factor) {
+        low = new_low;
+        span = new_span;
+        stride = FLOATS((span * factor + 128) >> 8);
+        scale = 256.f / (stride < 1.f ? Floats{} + 1.f : stride);
+    }
+    // The nearest index.
+    INLINE void index_of(const Ints& value, Ints& index) const {
+        index = INTS(FLOATS(value - low) * scale + .5f);
+        clamp(index, Ints{}, last);
+    }
+};
+
+// Encode `count` blocks of a group.
+FOR_EACH_CPU uint8_t* encode_group(const Group& group, const uint8_t* depths, int64_t count, uint8_t* out) {
+    Ints values[SAMPLES], least, most, depth, factor;
+    widen(group.values[0], SAMPLES, values);
+    widen(group.least, 1, &least);
+    widen(group.most, 1, &most);
+    widen(depths, 1, &depth);
+    for (int n = 0; n < GROUP; ++n) factor[n] = FACTOR[depths[n]];
+
+    // From the least value to the greatest, or without loss.
+    Line line, better;
+    line.last = ((Ints{} + 1) << depth) - 1;
+    Ints span = most - least;
+    clamp(span, line.last, Ints{} + 255);
+    line.set(least, span, factor);
+    Floats v = {}, vv = {}, i = {}, ii = {}, iv = {};  // sums over the values (less `least`) and indices
+    for (const Ints& value : values) {
+        Ints rounded;
+        line.index_of(value, rounded);
+        Floats index = FLOATS(rounded), above = FLOATS(value - least);
+        v += above;
+        vv += above * above;
+        i += index;
+        ii += index * index;
+        iv += index * above;
+    }
+    // Least squares. To do it again with the indices of the better line gains nothing that counts.
+    Floats divisor = float(SAMPLES) * ii - i * i;
+    Floats slope = (float(SAMPLES) * iv - i * v) / divisor;
+    Floats first = (v - slope * i) * (1.f / SAMPLES) + FLOATS(least);
+    Floats end = first + slope * FLOATS(line.last);
+    Ints lossy = (most - least > line.last) & (divisor > 0.f);
+    first = lossy ? first : Floats{};  // elsewhere it may be infinite
+    end = lossy ? end : Floats{};
+    Ints low = INTS(first + .5f), high = INTS(end + .5f);
+    clamp(low, Ints{}, Ints{} + 254);
+    clamp(high, low + 1, Ints{} + 255);
+    better.set(low, high - low, factor);
+
+    // The error of both with these indices; in whole numbers, the better line need not be better.
+    Floats s = line.stride * (1 / 256.f), error = vv - 2.f * s * iv + s * s * ii;
+    Floats t = better.stride * (1 / 256.f), d = FLOATS(low - least);
+    Floats other = vv - 2.f * t * iv + t * t * ii - 2.f * d * v + 2.f * t * d * i + float(SAMPLES) * d * d;
+    Ints choose = lossy & (other < error);
+    line.low = choose ? better.low : line.low;
+    line.span = choose ? better.span : line.span;
+    line.scale = choose ? better.scale : line.scale;
+
+    alignas(64) Ints halves[2 * HIGH];  // of rows of indices
+    for (int half = 0; half < 2 * HIGH; ++half) {
+        halves[half] = Ints{};
+        for (int k = 0; k < WIDE / 2; ++k) {
+            Ints index;
+            line.index_of(values[half * WIDE / 2 + k], index);
+            halves[half] |= index << k * depth;
+        }
+    }
+    for (int n = 0; n < count; ++n) {
+        out[0] = uint8_t(depths[n] ? line.low[n] : least[n] + int(v[n] + SAMPLES / 2) / SAMPLES);
+        out[1] = uint8_t(line.span[n]);
+        for (int y = 0; y < HIGH; ++y) {
+            uint64_t word = uint32_t(halves[2 * y][n]) | uint64_t(uint32_t(halves[2 * y + 1][n])) << 4 * depths[n];
+            std::memcpy(out + 2 + y * depths[n], &word, 8);  // zeros follow it, or the next row
+        }
+        out += 2 + 4 * depths[n];
+    }
+    return out;
+}
+
+}  // namespace
+
+size_t blocks_size(int64_t height, int64_t width) { return size_t(Grids(height, width).size); }
+
+int decode_blocks(const uint8_t* data, size_t size, int64_t height, int64_t width, Rect part, Scratch& scratch,
+                  Picture& picture) {
+    static const Expand expand = best_expand();
+    constexpr int64_t LARGEST = 1 << 24;
+    if (height < 1 || width < 1 || height > LARGEST || width > LARGEST) return NO_BLOCKS;
+    Grids grids(height, width);
+    if (int64_t(size) != grids.size || grids.size > UINT32_MAX) return NO_BLOCKS;
+
+    int64_t top = std::min(std::max<int64_t>(part.top, 0), height - 1);
+    int64_t left = std::min(std::max<int64_t>(part.left, 0), width - 1);
+    int64_t bottom = std::min(std::max(part.top + part.height, top + 1), height);
+    int64_t right = std::min(std::max(part.left + part.width, left + 1), width);
+    picture.kind = Picture::YCC;
+    picture.shrink = 0;
+    for (int i = 0; i < 3; ++i) {
+        const Grid& grid = grids.planes[i];
+        Plane& plane = picture.planes[i];
+        plane.tall = plane.wide = i ? 2 : 1;
+        if (i == 1) {  // colour samples, and one more on each side to interpolate
+            top = std::max<int64_t>(top / 2 - 1, 0);
+            left = std::max<int64_t>(left / 2 - 1, 0);
+            bottom = std::min((bottom + 1) / 2 + 1, grid.height);
+            right = std::min((right + 1) / 2 + 1, grid.width);
+        }
+        int code = decode_plane(data, int64_t(size), grid, top, left, bottom, right, expand, scratch.bytes[i],
+                                scratch.bytes[3], plane);
+        if (code != GOOD) return code;
+    }
+    return GOOD;
+}
+
+void encode_blocks(const uint8_t* rgb, int64_t height, int64_t width, uint8_t* data) {
+    Grids grids(height, width);
+    Samples planes[3] = {Samples(grids.planes[0]), Samples(grids.planes[1]), Samples(grids.planes[2])};
+    to_planes(rgb, height, width, grids, planes);
+
+    std::vector<Group> groups;
+    std::vector<uint8_t> ranges;
+    groups.reserve(size_t(grids.blocks / GROUP + grids.rows));
+    ranges.reserve(size_t(grids.blocks));
+    for (int i = 0; i < 3; ++i)
+        for (int64_t y = 0; y < grids.planes[i].rows; ++y)
+            for (int64_t x = 0; x < grids.planes[i].columns; x += GROUP) {
+                groups.emplace_back();
+                Group& group = groups.back();
+                gather(planes[i].row(y * HIGH) + x * WIDE, planes[i].step, group);
+                for (int64_t n = 0; n < std::min<int64_t>(GROUP, grids.planes[i].columns - x); ++n)
+                    ranges.push_back(uint8_t(group.most[n] - group.least[n]));
+            }
+    std::vector<uint8_t> depths = choose_depths(ranges, (BYTES - 2) * grids.blocks / 4);
+
+    std::memset(data, 0, size_t(grids.size));
+    uint8_t* out = data + 4 * grids.rows;
+    const uint8_t* depth = depths.data();
+    const Group* group = groups.data();
+    for (const Grid& grid : grids.planes)
+        for (int64_t y = 0; y < grid.rows; ++y) {
+            uint8_t* entry = data + 4 * (grid.first_row + y);
+            for (int k = 0; k < 4; ++k) entry[k] = uint8_t((out - data) >> 8 * k);
+            for (int64_t x = 0; x < grid.columns; ++x) out[x / 2] = uint8_t(out[x / 2] | depth[x] << (x % 2 * 4));
+            out += grid.depths();
+            for (int64_t x = 0; x < grid.columns; x += GROUP) {
+                int64_t count = std::min<int64_t>(GROUP, grid.columns - x);
+                uint8_t of_group[GROUP] = {};
+                std::memcpy(of_group, depth, size_t(count));
+                out = encode_group(*group++, of_group, count, out);
+                depth += count;
+            }
+        }
+}
+
+}  // namespace kernels
