@@ -71,7 +71,7 @@ PLANS = {
     "fastervit/faster_vit_3": Plan(5e-3, 310, 312, warmup=35, floor=5e-6, cooldown=10, smooth=True),
     "vit_b_16": Plan(1e-5, 300, 147, IMAGENETTE, warmup=0),
     "levit_128s": Plan(1e-5, 300, 147, IMAGENETTE, warmup=0),
-    "clothing/levit_128s": Plan(1e-3, 20, 47, CLOTHING, warmup=2, smooth=True),
+    "clothing/levit_128s": Plan(2e-3, 20, 95, CLOTHING, warmup=2, smooth=True),
     "clothing/cait_xxs24": Plan(1e-3, 10, 47, CLOTHING, warmup=2, smooth=True),
     "clothing/resmlp_12": Plan(1e-3, 10, 47, CLOTHING, warmup=2, smooth=True),
     "clothing/deit3_tiny": Plan(3e-3, 3, 44, CLOTHING, warmup=1, smooth=True),

@@ -17,6 +17,7 @@ FILES = sorted(FOLDER.rglob("*.yaml"))
 AUGMENTATIONS = {
     ("flip", "normalize"),
     ("flip", "three_augment", "jitter", "normalize"),
+    ("flip", "three_augment", "normalize"),  # clothing: too few epochs for more
     ("flip", "randaugment", "normalize"),
     ("flip", "randaugment", "normalize", "erase"),
 }
@@ -113,7 +114,7 @@ def test_every_config_loads(path):
 
     side = told.data.resolution
     assert told.validation.resolution == side and told.model.img_size in (None, side)
-    assert not told.validation.lr_tta
+    assert not told.validation.lr_tta or path.parent.name == "clothing"
     assert told.logging.folder == "runs" and told.data.in_memory
     assert told.data.num_workers == (2 if path.parent.name == "clothing" else 12)
     assert bool(told.training.distributed) == (told.dist.world_size > 1)
