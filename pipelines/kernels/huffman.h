@@ -16,14 +16,13 @@ namespace {
 // same order.
 constexpr uint8_t ROW_AT[8] = {0, 33, 16, 49, 1, 48, 17, 32}, COLUMN_AT[8] = {0, 10, 4, 14, 2, 12, 6, 8};
 
-// Where the k-th coefficient of a JPEG block is. A damaged block may run past its end: the last slot takes all that.
+// Where the k-th coefficient of a JPEG block is.
 struct Zigzag {
-    uint8_t at[64 + 32] = {};
+    uint8_t at[64] = {};
     constexpr Zigzag() {
         int row = 0, column = 0;
-        for (int k = 0; k < 96; ++k) {
+        for (int k = 0; k < 64; ++k) {
             at[k] = static_cast<uint8_t>(ROW_AT[row] + COLUMN_AT[column]);
-            if (k >= 63) continue;
             bool up = (row + column) % 2 == 0;
             if (up && column == 7) ++row;
             else if (up && row == 0) ++column;
@@ -143,7 +142,7 @@ struct Codes {
     uint8_t counts[16];    // codes of 1, 2, ... 16 bits
     uint8_t symbols[256];  // in the order of the codes; zeros after the last one
 
-    int photos;  // so many had these codes, one after another; 0: the table is not made
+    int photos;            // so many had these codes, one after another (2: or more); 0: the table is not made
 
     // The end of the codes of each length as 16 bits, and what to add to a code to find its symbol.
     uint32_t ends[18];

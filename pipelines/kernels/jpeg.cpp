@@ -207,7 +207,7 @@ FOR_EACH_CPU int decode_segment(Work& work, int64_t first, int64_t last) {
     Decompressor& tools = *work.tools;
     int64_t row = first / work.columns, column = first % work.columns;
     int16_t nowhere[64];
-    Line lines[6];
+    Line lines[4];  // of luma there are two at most
     const Line* end_of_lines = lines + set_lines(work, row, lines);
     for (int i = 0; i < work.count; ++i) work.channels[i].dc = 0;
     Bits bits;

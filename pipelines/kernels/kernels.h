@@ -48,13 +48,11 @@ struct Picture {
 
 // Memory that is used again for each photo. One for each thread.
 struct Scratch {
-    std::vector<uint8_t> bytes[4];   // jpeg.cpp and blocks.cpp: the planes; [3] for whatever
-                                      // they need besides, and then for resize.cpp
-    std::vector<int16_t> shorts;     // jpeg.cpp: coefficients
+    std::vector<uint8_t> bytes[4];    // jpeg.cpp and blocks.cpp: the planes; [3]: what resize.cpp makes on the way
     std::vector<int32_t> numbers[4];  // resize.cpp: weights
     std::vector<float> floats[4];     // resize.cpp: weights
-    void* decompressor = nullptr;    // libjpeg-turbo's, opened when first needed
-    ~Scratch();                      // in jpeg.cpp
+    void* decompressor = nullptr;     // jpeg.cpp's own
+    ~Scratch();                       // in jpeg.cpp
 };
 
 // Decode at least the pixels of `part` of a JPEG that shall be height x width, at 1 / 2^shrink of its size.
