@@ -52,7 +52,7 @@ def train(settings, place: Place) -> None:
     groups = optim.parameter_groups(model, training.weight_decay, training.bn_wd)
     optimizer = optim.build(training.optimizer, groups, training.momentum)
     scaler = precision.scaler()
-    start_epoch = begin.load_state(settings, model, optimizer, scaler)
+    start = begin.load_state(settings, place, model, optimizer, scaler)
     network = begin.parallel(model, training.compile, place)
     loss = torch.nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
 
@@ -68,7 +68,7 @@ def train(settings, place: Place) -> None:
         precision=precision,
         scaler=scaler,
     )
-    begin.run(recipe, settings, place, data, validation, start_epoch)
+    begin.run(recipe, settings, place, data, validation, start)
 
 
 def lr_at(epoch: int, settings) -> float:

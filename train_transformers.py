@@ -59,7 +59,7 @@ def train(settings, place: Place) -> None:
     average = ModelEmaV3(model, decay=training.ema) if training.ema is not None else None
     optimizer = optim.build(training.optimizer, parameter_groups(model, settings), training.momentum, training.eps)
     scaler = precision.scaler()
-    start_epoch = begin.load_state(settings, model, optimizer, scaler, average)
+    start = begin.load_state(settings, place, model, optimizer, scaler, average)
     network = begin.parallel(model, training.compile, place)
     average_model = average.module if average is not None else None
     teacher = open_teacher(settings, classes, place)
@@ -83,7 +83,7 @@ def train(settings, place: Place) -> None:
         evaluate_average=bool(training.ema_evaluate),
         start_epoch=objective.start_epoch,
     )
-    begin.run(recipe, settings, place, data, validation, start_epoch)
+    begin.run(recipe, settings, place, data, validation, start)
 
 
 def parameter_groups(model: torch.nn.Module, settings) -> list[dict]:

@@ -4,9 +4,12 @@ Layout of the file, little-endian: header, field descriptors, one metadata recor
 a page, pages with the payloads, allocation table (sample, address, size of each payload) to the end.
 """
 
+import base64
+import binascii
 import json
 import os
-from dataclasses import dataclass
+import zlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,10 +51,12 @@ CARD_VERSION = 1
 
 @dataclass(frozen=True)
 class Index:
-    """The tables of a .beton: everything in it but the payloads.
+    """The tables of a .beton: everything in it but the payloads; and its card.
 
     `fields` maps names to type ids; `metadata[name]` has one record a sample; `sizes` (int64, one a
-    sample) are the payload bytes of the image field; `page_size` is in bytes.
+    sample) are the payload bytes of the image field; `page_size` is in bytes; `file_id` tells which file it
+    was. `card` is None where there is none, `checksums` (uint32, CRC-32 of each image payload) where
+    there is none or it has none.
     """
 
     path: str
@@ -60,6 +65,9 @@ class Index:
     fields: dict[str, int]
     metadata: dict[str, np.ndarray]
     sizes: np.ndarray
+    file_id: tuple[int, ...]
+    card: dict | None = None
+    checksums: np.ndarray | None = None
 
 
 def blocks_size(height, width):
@@ -81,16 +89,26 @@ def _damaged(path: str, why: str) -> UserError:
     return UserError(f"{path} is not a complete .beton file ({why})", "write the dataset again")
 
 
-def _read_header(path: str, size: int) -> np.void:
+def file_id(file) -> tuple[int, ...]:
+    """Which file an open file is: device, number and size."""
+    stat = os.fstat(file.fileno())
+    return stat.st_dev, stat.st_ino, stat.st_size
+
+
+def _read_header(file, path: str, size: int) -> np.void:
     if size < HEADER.itemsize:
         raise _damaged(path, f"it has only {size} bytes")
-    header = np.fromfile(path, HEADER, count=1)[0]
+    header = _records(file, path, HEADER, 1, 0)[0]
     if header["version"] != VERSION:
         raise _damaged(path, f"format version {header['version']} instead of {VERSION}")
+    if header["alloc_table_ptr"] == 0:  # FFCV writes it last
+        raise _damaged(path, "it has no address of its allocation table: writing it was interrupted")
     if not HEADER.itemsize <= header["alloc_table_ptr"] <= size:
-        raise _damaged(path, "the address of its allocation table lies outside the file")
+        raise _damaged(path, "the address of its allocation table lies outside the file: it is cut off, or damaged")
     if header["num_samples"] == 0:
         raise UserError(f"{path} has no samples", "write a dataset that has some")
+    if int(header["page_size"]).bit_count() != 1:
+        raise _damaged(path, f"a page size of {header['page_size']}, not a power of two")
     # Not read to find out: with a wrong address it may be most of the file
     entries, rest = divmod(size - int(header["alloc_table_ptr"]), ALLOCATION.itemsize)
     if rest or entries > int(header["num_samples"]) * int(header["num_fields"]):
@@ -98,20 +116,61 @@ def _read_header(path: str, size: int) -> np.void:
     return header
 
 
+def _records(file, path: str, dtype: np.dtype, count: int, offset: int) -> np.ndarray:
+    file.seek(offset)
+    content = file.read(count * dtype.itemsize)
+    if len(content) < count * dtype.itemsize:
+        raise _damaged(path, "it became shorter while it was read")
+    return np.frombuffer(content, dtype)
+
+
 def read_index(path: str | Path) -> Index:
-    """Read and check the tables of a .beton; raises UserError when they cannot be those of a complete file."""
+    """Read and check the tables of a .beton, with its card if it has one.
+
+    Raises UserError when they cannot be those of a complete file, or the card is not that of this file.
+    """
     path = str(path)
     if not os.path.exists(path):
         raise UserError(f"there is no file {path}", "give the path of a .beton, or write one with write_dataset.py")
     if not os.path.isfile(path):
         raise UserError(f"{path} is not a .beton file", "give the path of a .beton, or write one with write_dataset.py")
-    size = os.path.getsize(path)
-    header = _read_header(path, size)
+    try:
+        with open(path, "rb") as file:
+            index, checksum = _read_tables(file, path)
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror or error})", "check the file and its disk") from None
+    card = read_card(path)
+    return index if card is None else replace(index, card=card, checksums=_check_card(index, card, checksum))
+
+
+def _read_tables(file, path: str) -> tuple[Index, int]:
+    """The index without its card, and the CRC-32 of all tables."""
+    size = os.fstat(file.fileno()).st_size
+    header = _read_header(file, path, size)
     num_fields, num_samples = int(header["num_fields"]), int(header["num_samples"])
     fields_end = HEADER.itemsize + num_fields * FIELD.itemsize
     if fields_end > size:
         raise _damaged(path, "its field table is cut off")
-    descriptors = np.fromfile(path, FIELD, count=num_fields, offset=HEADER.itemsize)
+    descriptors = _records(file, path, FIELD, num_fields, HEADER.itemsize)
+    fields = _read_fields(path, descriptors)
+    record = metadata_type(list(fields.values()))
+    tables_end, table_at = fields_end + num_samples * record.itemsize, int(header["alloc_table_ptr"])
+    if tables_end > size:
+        raise _damaged(path, "its metadata is cut off")
+    if tables_end > table_at:
+        raise _damaged(path, "the address of its allocation table lies within other tables")
+    metadata = _records(file, path, record, num_samples, fields_end)
+    columns = {name: np.ascontiguousarray(metadata[f"f{i}"]) for i, name in enumerate(fields)}
+    table = _records(file, path, ALLOCATION, (size - table_at) // ALLOCATION.itemsize, table_at)
+    sizes = _payload_sizes(path, columns, fields, table, tables_end, table_at)
+    checksum = 0
+    for part in (header.reshape(1), descriptors, metadata, table):
+        checksum = zlib.crc32(part.view(np.uint8), checksum)
+    return Index(path, num_samples, int(header["page_size"]), fields, columns, sizes, file_id(file)), checksum
+
+
+def _read_fields(path: str, descriptors: np.ndarray) -> dict[str, int]:
+    """Type ids by name."""
     names = [bytes(d["name"]).split(b"\0")[0].decode("ascii", "replace") for d in descriptors]
     type_ids = [int(d["type_id"]) for d in descriptors]
     if len(set(names)) < len(names):  # FFCV cuts names off after 16 bytes
@@ -121,30 +180,34 @@ def read_index(path: str | Path) -> Index:
         raise UserError(f"{path} has fields of an unknown type: {', '.join(unknown)}", "leave them out of the file")
     if not set(IMAGE_FIELDS) & set(type_ids):
         raise UserError(f"{path} has no image field", "write it with an RGBImageField named 'image'")
-    record = metadata_type(type_ids)
-    if fields_end + num_samples * record.itemsize > size:
-        raise _damaged(path, "its metadata is cut off")
-    metadata = np.fromfile(path, record, count=num_samples, offset=fields_end)
-    columns = {name: np.ascontiguousarray(metadata[f"f{i}"]) for i, name in enumerate(names)}
-    table = np.fromfile(path, ALLOCATION, offset=int(header["alloc_table_ptr"]))
-    sizes = _payload_sizes(path, size, columns, dict(zip(names, type_ids, strict=True)), table)
-    return Index(path, num_samples, int(header["page_size"]), dict(zip(names, type_ids, strict=True)), columns, sizes)
+    return dict(zip(names, type_ids, strict=True))
 
 
-def _payload_sizes(path, file_size, columns, fields, table) -> np.ndarray:
-    """Bytes of each sample's image payload, after checking that every one lies inside the file."""
-    name = next(n for n, t in fields.items() if t in IMAGE_FIELDS)
+def image_field(fields: dict[str, int]) -> str:
+    """Name of the image field; the first one, if there are more."""
+    return next(name for name, type_id in fields.items() if type_id in IMAGE_FIELDS)
+
+
+def _payload_sizes(path, columns, fields, table, start, stop) -> np.ndarray:
+    """Bytes of each sample's image payload, after checking that all are its own and lie from start to stop."""
+    name = image_field(fields)
     image, modes = columns[name], (JPEG, RAW) if fields[name] == RGB_FIELD else (JPEG, RAW, BLOCKS)
+    if not image["data_ptr"].any():
+        raise _damaged(path, "its metadata is zero: writing it was interrupted")
+    table = table[table["size"] > 0]
     table = table[np.argsort(table["ptr"], kind="stable")]
     at = np.searchsorted(table["ptr"], image["data_ptr"])
     found = at < len(table)
     if not found.all() or (table["ptr"][at] != image["data_ptr"]).any():
         raise _damaged(path, "samples without an entry in the allocation table")
-    sizes = table["size"][at]
-    # Not start + size > file_size: that sum may be beyond 64 bits
-    if (sizes > file_size).any() or (image["data_ptr"] > file_size - sizes).any():
-        raise _damaged(path, "payloads beyond the end of the file")
-    sizes = sizes.astype(np.int64)
+    # Not ptr + size > stop: that sum may be beyond 64 bits
+    if (table["size"] > stop).any() or (table["ptr"] > stop - table["size"]).any() or table["ptr"][0] < start:
+        raise _damaged(path, "payloads beyond the place for payloads")
+    if (table["ptr"][1:] < (table["ptr"] + table["size"])[:-1]).any():
+        raise _damaged(path, "payloads that overlap")
+    if (table["sample_id"][at] != np.arange(len(image))).any():
+        raise _damaged(path, "samples whose payloads are those of others")
+    sizes = table["size"][at].astype(np.int64)
     width, height = image["width"].astype(np.int64), image["height"].astype(np.int64)
     if (width * height == 0).any() or not np.isin(image["mode"], modes).all():
         raise _damaged(path, "samples without a size or of an unknown mode")
@@ -153,6 +216,32 @@ def _payload_sizes(path, file_size, columns, fields, table) -> np.ndarray:
     if ((image["mode"] == BLOCKS) & (sizes != blocks_size(height, width))).any():
         raise _damaged(path, "samples stored as blocks whose size is not that of their pixels")
     return sizes
+
+
+def _check_card(index: Index, card: dict, checksum: int) -> np.ndarray | None:
+    """The samples' checksums, if the card has some; raises UserError when it is not the card of this file."""
+    path, where, size = index.path, card_path(index.path), index.file_id[2]
+    if card.get("bytes", size) != size:
+        raise UserError(
+            f"{path} has {size} bytes, and its card {where} is of a file of {card['bytes']}",
+            "write the dataset again, or delete the card if it is of another file",
+        )
+    found = card.get("checksums")
+    if found is None:
+        return None
+    try:
+        samples = np.frombuffer(base64.b64decode(found["samples"], validate=True), "<u4")
+        expected = int(found["index"])
+    except (KeyError, TypeError, ValueError, binascii.Error):
+        samples, expected = [], 0
+    if len(samples) != index.num_samples:
+        raise UserError(f"the checksums in {where} are damaged", "delete it or write the dataset again")
+    if expected != checksum:
+        raise UserError(
+            f"the tables of {path} are damaged, or its card {where} is of another file (the checksum differs)",
+            "write the dataset again, or delete the card if it is of another file",
+        )
+    return samples
 
 
 def card_path(path: str | Path) -> Path:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from PIL import UnidentifiedImageError
 
 from pipelines import beton, jpeg, kernels
 from pipelines.decode import UNREADABLE, to_pixels
@@ -13,6 +14,7 @@ from pipelines.shrink import shrink
 _MIN_PAGE = 8 << 20
 _MAX_PAGE = 1 << 31
 _LONGEST_SIDE = 65535
+_LONGEST_JPEG = 65500  # libjpeg's limit
 
 
 @dataclass(frozen=True)
@@ -46,13 +48,14 @@ class WriteOptions:
 
 @dataclass
 class Encoded:
-    """One photo as it will be stored, or why it cannot be (`error`)."""
+    """One photo as it will be stored, or why it cannot be (`error`); `crc32` of the payload is the writer's to set."""
 
     payload: np.ndarray | None = None
     mode: int = 0
     width: int = 0
     height: int = 0
     passed: bool = False
+    crc32: int = 0
     error: str | None = None
 
 
@@ -95,8 +98,15 @@ def encode(data: bytes | np.ndarray, as_jpeg: bool | None, options: WriteOptions
     bgr = as_jpeg is True and isinstance(data, bytes)  # what the encoder takes
     try:
         pixels = to_pixels(data, bgr) if isinstance(data, bytes) else data
+    except UnidentifiedImageError:  # whose text has an address in memory
+        return Encoded(error="it is no image file, or damaged at its beginning")
     except UNREADABLE as error:
         return Encoded(error=str(error) or type(error).__name__)
+    if not isinstance(pixels, np.ndarray) or pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        what = f"{pixels.dtype} {pixels.shape}" if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        return Encoded(error=f"the source gives {what} instead of bytes or pixels, uint8 (H, W, 3)")
+    if pixels.size == 0:
+        return Encoded(error="it has no pixels")
     if max(pixels.shape[:2]) > _LONGEST_SIDE and options.max_resolution is None:
         return Encoded(error=f"a side is longer than {_LONGEST_SIDE} pixels")
     pixels = resize(pixels, options.max_resolution)
@@ -115,6 +125,8 @@ def _is_large(height: int, width: int, options: WriteOptions) -> bool:
 
 def _to_jpeg(bgr: np.ndarray, options: WriteOptions) -> Encoded:
     height, width = bgr.shape[:2]
+    if max(height, width) > _LONGEST_JPEG:
+        return Encoded(error=f"a side is longer than {_LONGEST_JPEG} pixels, the most that a JPEG can have")
     how = [cv2.IMWRITE_JPEG_QUALITY, int(options.jpeg_quality)]
     if options.restart_markers:
         how += [cv2.IMWRITE_JPEG_RST_INTERVAL, jpeg.restart_interval(width)]

@@ -11,7 +11,7 @@ class UserError(Exception):
 class DamagedSample(UserError):
     """A stored sample that cannot be decoded.
 
-    Attributes: `dataset` (path), `sample` (index in the file), `field` (name).
+    Attributes: `dataset` (path), `sample` (index in the file), `field` (name), `why`.
     """
 
     def __init__(self, dataset: str, sample: int, field: str, why: str):
@@ -19,4 +19,4 @@ class DamagedSample(UserError):
             f"sample {sample} of {dataset} is damaged (field '{field}': {why})",
             "write the dataset again",
         )
-        self.dataset, self.sample, self.field = dataset, sample, field
+        self.dataset, self.sample, self.field, self.why = dataset, sample, field, why

@@ -1,19 +1,21 @@
 """Samples -> .beton, published whole or not at all, the same bytes whatever the number of threads.
 
 Threads read, resize and encode (Pillow and OpenCV release the GIL); one thread places the payloads in
-the order of the samples. So the layout depends on nothing but the source and the options.
+the order of the samples. So the layout depends on nothing but the source and the options, and a write
+that was interrupted anywhere ends with the same bytes when another process goes on with it.
 """
 
+import base64
 import fcntl
 import hashlib
 import os
-import threading
 import time
-from collections import Counter, deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import traceback
+import zlib
+from collections import Counter
+from collections.abc import Callable
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,132 +25,140 @@ import numpy as np
 from pipelines import beton
 from pipelines.encode import Encoded, WriteOptions, choose_jpegs, encode, page_size
 from pipelines.errors import UserError
+from pipelines.journal import Journal, journal_path
+from pipelines.layout import Layout
+from pipelines.threads import in_order
 
 _MODE_NAMES = {beton.JPEG: "jpg", beton.RAW: "raw", beton.BLOCKS: "blocks"}
+_PACKAGES = ("numpy", "opencv-python", "pillow")
+# With other values of these the bytes are the same, or tell by themselves
+_FREE_OPTIONS = ("num_workers", "chunk_size", "subset", "on_error")
 
 
-def _encoded_in_order(source, jpegs: list, options: WriteOptions) -> Iterator[tuple[int, Encoded]]:
-    """Encode all photos in threads and yield them in order, with a bounded number of chunks in memory."""
-    stopped = threading.Event()
-
-    def work(indices: range) -> list[Encoded]:
-        return [_read_and_encode(source, i, jpegs[i], options) for i in indices if not stopped.is_set()]
-
-    # Smaller chunks than asked for where the threads would not end together
-    count = len(jpegs)
-    size = min(options.chunk_size, max(1, count // (8 * options.num_workers)))
-    chunks = iter([range(start, min(start + size, count)) for start in range(0, count, size)])
-    threads = ThreadPoolExecutor(options.num_workers, thread_name_prefix="beton-writer")
-    waiting: deque = deque()
+def _encoded(source, index: int, as_jpeg: bool | None, options: WriteOptions) -> Encoded:
+    """One photo; raises UserError if it cannot be read, unless such photos are to be left out."""
     try:
-        for _ in range(options.num_workers + 2):
-            waiting.extend((c, threads.submit(work, c)) for c in [next(chunks, None)] if c)
-        while waiting:
-            indices, future = waiting.popleft()
-            yield from zip(indices, future.result(), strict=True)
-            waiting.extend((c, threads.submit(work, c)) for c in [next(chunks, None)] if c)
-    finally:
-        stopped.set()
-        threads.shutdown(wait=True, cancel_futures=True)
-
-
-def _read_and_encode(source, index: int, as_jpeg: bool | None, options: WriteOptions) -> Encoded:
-    try:
-        data = source.read(index)
+        encoded = encode(source.read(index), as_jpeg, options)
     except OSError as error:
-        return Encoded(error=str(error))
-    return encode(data, as_jpeg, options)
-
-
-class _Layout:
-    """Places payloads one after the other; none crosses a page, so that FFCV can read page by page."""
-
-    def __init__(self, file, capacity: int, page_size: int):
-        self._file, self._page_size = file, page_size
-        self.record = beton.metadata_type([beton.RGB_FIELD, beton.INT_FIELD])
-        self.metadata = np.zeros(capacity, self.record)
-        self.sizes = np.zeros(capacity, np.int64)
-        self.passed = np.zeros(capacity, bool)
-        self.count = 0
-        head = beton.HEADER.itemsize + 2 * beton.FIELD.itemsize + self.metadata.nbytes
-        self._at = -(-head // page_size) * page_size
-        file.truncate(0)
-
-    @property
-    def fields(self) -> dict[str, int]:
-        """Names and type ids; FFCV shall refuse a file of which it cannot decode all."""
-        blocks = (self.metadata["f0"]["mode"][: self.count] == beton.BLOCKS).any()
-        return {"image": beton.BLOCKS_FIELD if blocks else beton.RGB_FIELD, "label": beton.INT_FIELD}
-
-    def place(self, encoded: Encoded, label: int, name: str, sample: int | None = None) -> None:
-        """Append a sample, or replace the payload of `sample`; `name` is for the error that it is too large."""
-        size = encoded.payload.nbytes
-        if size > self._page_size:
-            what = f"{name} takes {size} bytes, more than a page of {self._page_size}"
-            raise UserError(what, "set cfg.max_resolution")
-        left = self._page_size - self._at % self._page_size
-        if size > left:
-            self._at += left
-        self._file.seek(self._at)
-        self._file.write(encoded.payload)
-        sample = self.count if sample is None else sample
-        self.count = max(self.count, sample + 1)
-        self.metadata[sample] = ((encoded.mode, encoded.width, encoded.height, self._at), label)
-        self.sizes[sample], self.passed[sample] = size, encoded.passed
-        self._at += size
-
-    def finish(self) -> None:
-        """Write the tables around the payloads."""
-        fields = np.zeros(len(self.fields), beton.FIELD)
-        for field, (name, type_id) in zip(fields, self.fields.items(), strict=True):
-            field["type_id"] = type_id
-            field["name"][: len(name)] = np.frombuffer(name.encode(), np.uint8)
-        header = np.array((beton.VERSION, len(fields), self._page_size, self.count, self._at), beton.HEADER)
-        table = np.zeros(self.count, beton.ALLOCATION)
-        table["sample_id"] = np.arange(self.count)
-        table["ptr"] = self.metadata["f0"]["data_ptr"][: self.count]
-        table["size"] = self.sizes[: self.count]
-        self._file.seek(self._at)
-        self._file.write(table.tobytes())
-        self._file.seek(0)
-        self._file.write(header.tobytes() + fields.tobytes() + self.metadata[: self.count].tobytes())
-        self._file.flush()
-        os.fsync(self._file.fileno())
-
-
-def _fill(layout: _Layout, source, options: WriteOptions, progress: Callable) -> list[str]:
-    """Place every photo; returns the names of those left out."""
-    jpegs = choose_jpegs(_count(source, options), options)
-    kept, skipped = [], []
-    with closing(_encoded_in_order(source, jpegs, options)) as photos:  # an error stops the threads at once
-        for index, encoded in photos:
-            name = source.name(index)
-            if encoded.error is None:
-                layout.place(encoded, source.label(index), name)
-                kept.append(index)
-            elif options.on_error == "raise":
-                raise _unreadable(name, encoded.error)
-            else:
-                skipped.append(f"{name}: {encoded.error}")
-            progress(1)
-    if skipped and options.write_mode == "proportion":
-        _restore_proportion(layout, source, kept, jpegs, options)
-    return skipped
+        encoded = Encoded(error=str(error))
+    except MemoryError:
+        to_do = "set a smaller cfg.num_workers, or end other programs"
+        raise UserError(f"not enough memory for {source.name(index)}", to_do) from None
+    except Exception as error:
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        what = f"{type(error).__name__}: {error}, {Path(where.filename).name} line {where.lineno}"
+        raise UserError(f"cannot store {source.name(index)} ({what})", "mend the photo or the source") from error
+    if encoded.error is None:
+        encoded.crc32 = zlib.crc32(encoded.payload)
+    elif options.on_error == "raise":
+        raise _unreadable(source.name(index), encoded.error)
+    return encoded
 
 
 def _unreadable(name: str, why: str) -> UserError:
     return UserError(f"cannot read {name} ({why})", "mend it, or set cfg.on_error=skip")
 
 
-def _restore_proportion(layout: _Layout, source, kept: list, jpegs: list, options: WriteOptions) -> None:
+def _label(source, index: int) -> int:
+    label, classes = source.label(index), len(source.classes)
+    if not isinstance(label, int | np.integer) or not 0 <= label < classes:
+        what = f"the label of {source.name(index)} is {label!r}, not one of 0 to {classes - 1}"
+        raise UserError(what, "mend the source")
+    return int(label)
+
+
+@dataclass
+class _Done:
+    """How far a write is: indices of the photos placed, those left out with the reason, and how many of the first
+    were stored again; `resumed` samples were taken over."""
+
+    kept: list[int] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    restored: int = 0
+    resumed: int = 0
+
+    @property
+    def next(self) -> int:
+        return len(self.kept) + len(self.skipped)
+
+
+def _fill(layout: Layout, journal: Journal, source, options: WriteOptions, done: _Done, progress: Callable) -> None:
+    """Place every photo that is not done."""
+    jpegs = choose_jpegs(_count(source, options), options)
+
+    def work(index: int) -> Encoded:
+        return _encoded(source, index, jpegs[index], options)
+
+    photos = in_order(work, done.next, len(jpegs), options.num_workers, options.chunk_size)
+    with closing(photos):  # an error stops the threads at once
+        for index, encoded in photos:
+            name = source.name(index)
+            if encoded.error is None:
+                journal.add(layout.place(encoded, _label(source, index), name))
+                done.kept.append(index)
+            else:
+                done.skipped.append(f"{name}: {encoded.error}")
+                journal.add(done.skipped[-1])
+            progress(1)
+    if done.skipped and options.write_mode == "proportion":
+        _restore_proportion(layout, journal, source, jpegs, options, done)
+
+
+def _restore_proportion(layout: Layout, journal: Journal, source, jpegs: list, options, done: _Done) -> None:
     """Photos were left out: store some of the others again, so that exactly round(p * N) are JPEGs."""
-    surplus = sum(jpegs[i] for i in kept) - round(options.compress_probability * len(kept))
-    for sample in [s for s, i in enumerate(kept) if jpegs[i] == (surplus > 0)][: abs(surplus)]:
-        name = source.name(kept[sample])
-        encoded = _read_and_encode(source, kept[sample], surplus < 0, options)
+    surplus = sum(jpegs[i] for i in done.kept) - round(options.compress_probability * len(done.kept))
+    samples = [s for s, i in enumerate(done.kept) if jpegs[i] == (surplus > 0)][: abs(surplus)]
+    for sample in samples[done.restored :]:
+        index = done.kept[sample]
+        encoded = _encoded(source, index, surplus < 0, options)
         if encoded.error is not None:
-            raise _unreadable(name, encoded.error)
-        layout.place(encoded, source.label(kept[sample]), name, sample)
+            raise _unreadable(source.name(index), encoded.error)
+        journal.add(layout.place(encoded, _label(source, index), source.name(index), sample))
+        done.restored += 1
+
+
+def _identity(source, options: WriteOptions, about: dict) -> dict:
+    """All that the bytes depend on: what is gone on with must have begun with the same."""
+    photos = hashlib.sha256()
+    for i in range(_count(source, options)):
+        photos.update(f"{_label(source, i)} {source.name(i)}\0".encode("utf-8", "surrogateescape"))
+    return {
+        **{f"cfg.{name}": value for name, value in asdict(options).items() if name not in _FREE_OPTIONS},
+        **{f"source {name}": value for name, value in about.items()},
+        **{f"version of {name}": version(name) for name in _PACKAGES},
+        "format version": beton.VERSION,
+        "names and labels": photos.hexdigest()[:16],
+    }
+
+
+def _take_over(layout: Layout, journal: Journal, source, options: WriteOptions, identity: dict, progress) -> _Done:
+    """Enter what an interrupted write has stored, as far as it is whole and of the same photos and options."""
+    done = _Done()
+    for number, step in enumerate(journal.steps()):
+        if number == 0:
+            _same(step, identity)
+        elif isinstance(step, str):
+            if options.on_error == "raise":  # from here on again: the photo may have been mended
+                break
+            done.skipped.append(step)
+            progress(1)
+        else:
+            sample, new = step[0], step[0] == len(done.kept)
+            if not layout.take_over(step, _label(source, done.next if new else done.kept[sample])):
+                break
+            if new:
+                done.kept.append(done.next)
+                progress(1)
+            else:
+                done.restored += 1
+    done.resumed = len(done.kept)
+    return done
+
+
+def _same(before: dict, identity: dict) -> None:
+    for name in [n for n in {**before, **identity} if before.get(n) != identity.get(n)]:
+        what = f"the interrupted write had {name}={before.get(name)}, this one has {identity.get(name)}"
+        raise UserError(what, "give the same as then, or leave out cfg.resume to start over")
 
 
 def _count(source, options: WriteOptions) -> int:
@@ -165,40 +175,86 @@ def _check(source, path: Path, options: WriteOptions) -> None:
         raise UserError("there are no photos to write", "check cfg.data_dir and cfg.subset")
 
 
-def write(source, path: str | Path, options: WriteOptions, about: dict, progress: Callable = lambda n: None) -> dict:
+def write(
+    source,
+    path: str | Path,
+    options: WriteOptions,
+    about: dict,
+    progress: Callable = lambda n: None,
+    resume: bool = False,
+    say: Callable = lambda text: None,
+) -> dict:
     """Write a source to `path` and its card beside it; returns the card.
 
     `about` (what the source is) goes into the card; `progress(n)` is called as photos are stored.
     Raises UserError for a photo that cannot be read (on_error 'raise'), a full disk, and the like;
-    then `path` is as it was, and no temporary file is left behind.
+    then `path` is as it was, and no temporary file is left behind. `resume` goes on with a write that
+    was interrupted, and leaves behind what the next one needs; `say(text)` is told of both.
     """
     path = Path(path)
     _check(source, path, options)
     cv2.setNumThreads(1)  # the threads are ours
-    started = time.monotonic()
-    partial, card_path = beton.partial_path(path), beton.card_path(path)
     try:
         # Not truncated on opening: another process may be writing it
-        with os.fdopen(os.open(partial, os.O_RDWR | os.O_CREAT, 0o666), "rb+") as file:
-            _lock(file, partial, path)
+        with os.fdopen(os.open(beton.partial_path(path), os.O_RDWR | os.O_CREAT, 0o666), "rb+") as file:
+            _lock(file, beton.partial_path(path), path)
             try:
-                layout = _Layout(file, _count(source, options), page_size(options))
-                skipped = _fill(layout, source, options, progress)
-                if not layout.count:
-                    raise UserError("none of the photos can be read", "check cfg.data_dir")
-                layout.finish()
-                card = _card(partial, layout, source, options, about, skipped, time.monotonic() - started)
-                beton.partial_path(card_path).write_text(beton.card_text(card))
-                card_path.unlink(missing_ok=True)  # never an old card beside a new file
-                os.replace(partial, path)
-                os.replace(beton.partial_path(card_path), card_path)
+                return _write_locked(file, source, path, options, about, progress, resume, say)
             except BaseException:
-                partial.unlink(missing_ok=True)
-                beton.partial_path(card_path).unlink(missing_ok=True)
+                _clean_up(file, path, resume)
                 raise
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error})", "check the folder and its disk") from None
+    except MemoryError:
+        what = f"not enough memory to write {_count(source, options)} photos"
+        raise UserError(what, "set a smaller cfg.num_workers, or end other programs") from None
+
+
+def _write_locked(file, source, path: Path, options: WriteOptions, about, progress, resume, say) -> dict:
+    started, count = time.monotonic(), _count(source, options)
+    layout = Layout(file, count, page_size(options))
+    identity = _identity(source, options, about)
+    with closing(Journal(journal_path(path))) as journal:
+        done = _take_over(layout, journal, source, options, identity, progress) if resume else _Done()
+        if resume:
+            say(f"went on after {done.next} of {count} photos" if done.next else "nothing to resume, started anew")
+        journal.cut()
+        layout.cut()
+        if journal.is_empty:
+            journal.add(identity)
+        try:
+            _fill(layout, journal, source, options, done, progress)
+        except BaseException:
+            if resume:
+                say(f"{done.next} of {count} photos are kept: cfg.resume=1 goes on after them")
+            raise
+        if not layout.count:
+            raise UserError("none of the photos can be read", "check cfg.data_dir")
+        layout.finish()
+    card = _card(path, layout, source, options, about, done, time.monotonic() - started)
+    _publish(path, card)
     return card
+
+
+def _publish(path: Path, card: dict) -> None:
+    card_path = beton.card_path(path)
+    beton.partial_path(card_path).write_text(beton.card_text(card))
+    card_path.unlink(missing_ok=True)  # never an old card beside a new file
+    os.replace(beton.partial_path(path), path)
+    os.replace(beton.partial_path(card_path), card_path)
+    journal_path(path).unlink(missing_ok=True)
+
+
+def _clean_up(file, path: Path, resume: bool) -> None:
+    """After an error or a signal."""
+    partial, card_path = beton.partial_path(path), beton.card_path(path)
+    published = path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+    if published and beton.partial_path(card_path).exists():
+        os.replace(beton.partial_path(card_path), card_path)
+    beton.partial_path(card_path).unlink(missing_ok=True)
+    if published or not resume:
+        journal_path(path).unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
 
 
 def _lock(file, partial: Path, path: Path) -> None:
@@ -212,8 +268,9 @@ def _lock(file, partial: Path, path: Path) -> None:
     raise UserError(f"{path} is being written by another process", "wait for it to end") from None
 
 
-def _card(partial: Path, layout: _Layout, source, options, about, skipped, seconds) -> dict:
+def _card(path: Path, layout: Layout, source, options, about, done: _Done, seconds: float) -> dict:
     """What the file says of itself; README.md lists the keys."""
+    partial = beton.partial_path(path)
     images = layout.metadata["f0"][: layout.count]
     of_mode = {_MODE_NAMES[m]: images["mode"] == m for m in np.unique(images["mode"]).tolist()}
     counts = Counter(layout.metadata["f1"][: layout.count].tolist())
@@ -233,9 +290,14 @@ def _card(partial: Path, layout: _Layout, source, options, about, skipped, secon
         "parameters": asdict(options),
         "source": about,
         "seed": options.seed,
-        "skipped": skipped,
+        "skipped": done.skipped,
+        "resumed": done.resumed,
         "bytes": os.path.getsize(partial),
         "sha256": digest,
+        "checksums": {
+            "samples": base64.b64encode(layout.crc32s[: layout.count].tobytes()).decode(),
+            "index": layout.index_crc32,
+        },
         "seconds": round(seconds, 3),
-        "versions": {name: version(name) for name in ("numpy", "opencv-python", "pillow")},
+        "versions": {name: version(name) for name in _PACKAGES},
     }

@@ -1,27 +1,90 @@
 """How a run begins, whatever it trains: weights or a checkpoint, parallel ranks, the run's folder."""
 
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from pipelines.errors import UserError
 from runtime import checkpoint, engine
+from runtime.checkpoint import Position
 from runtime.data import Data
 from runtime.launch import Place
 from runtime.log import RunFolder
 from runtime.models import load_weights_resized
 
+_AUTO = "auto"
+# What must be the same for a position within an epoch to mean the same batches
+_ORDER = [
+    *("training.batch_size", "training.seed", "training.repeats", "training.accumulate"),
+    *("data.in_memory", "data.on_error", "world size"),
+]
 
-def load_state(settings, model, optimizer, scaler, average=None) -> int:
-    """Load the weights or the checkpoint that the settings name; returns the number of finished epochs."""
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run begins: the position, the folder that it goes on in (None: a new one), checkpoints refused."""
+
+    position: Position = Position()
+    folder: Path | None = None
+    refused: tuple[Path, ...] = ()
+
+
+def load_state(settings, place: Place, model, optimizer, scaler, average=None) -> Start:
+    """Load the weights or the checkpoint that the settings name.
+
+    A checkpoint that is damaged or another run's is told, and the one before it is used.
+    """
     if settings.model.weights:
         path = Path(settings.model.weights)
         load_weights_resized(model, checkpoint.load(path), path)
         if average is not None:
             average.set(model)
     if not settings.training.resume:
-        return 0
-    path = _resume_path(settings)
-    return checkpoint.restore(checkpoint.load(path), path, model, optimizer, scaler, average)
+        return Start()
+    refused: dict[Path, UserError] = {}
+    for path in _checkpoints(settings):
+        try:
+            content = checkpoint.load(path)
+            position = checkpoint.restore(content, path, place.rank, model, optimizer, scaler, average)
+            _check_same_run(content, settings, place, path)
+        except UserError as error:
+            refused[path] = error
+            continue
+        for error in refused.values() if place.first else ():
+            print(f"=> {error}: using {path.name}")
+        return Start(position, path.parent, tuple(refused))
+    if not refused:
+        return Start()
+    reasons = [" ".join(str(error).split()) for error in refused.values()]
+    raise UserError(" and ".join(reasons), "without training.resume a run starts anew")
+
+
+def _checkpoints(settings) -> list[Path]:
+    """The checkpoints to go on from, the latest first."""
+    told = settings.training.resume
+    if told == _AUTO:
+        if not settings.logging.name:
+            raise UserError("training.resume=auto needs the name of the run's folder", "give logging.name")
+        path = Path(settings.logging.folder) / settings.logging.name / checkpoint.NAME
+    else:
+        path = Path(told) / checkpoint.NAME if Path(told).is_dir() else Path(told)
+    older = path.with_name(checkpoint.OLDER_NAME)
+    found = [p for p in (path, older) if p.is_file() and (p == path or path.name == checkpoint.NAME)]
+    if not found and (told != _AUTO or settings.training.eval_only):
+        raise UserError(f"there is no file {path}", "give the path of a checkpoint.pt or of the folder of a run")
+    return found
+
+
+def _check_same_run(content: dict, settings, place: Place, path: Path) -> None:
+    """Raise UserError where a checkpoint is another model's, or its position would mean other batches."""
+    made, now = content["params"], settings.flat()
+    made, now = made | {"world size": len(content["ranks"])}, now | {"world size": place.world_size}
+    within_epoch = content["batch"] and not settings.training.eval_only
+    for key in ["model.arch", *(_ORDER if within_epoch else ())]:
+        if made.get(key) != now.get(key):
+            raise UserError(f"{path} was made with {key}={made.get(key)}, not {now.get(key)}", "give the same")
 
 
 def parallel(model: torch.nn.Module, compiled: bool, place: Place) -> torch.nn.Module:
@@ -34,14 +97,14 @@ def parallel(model: torch.nn.Module, compiled: bool, place: Place) -> torch.nn.M
     return torch.nn.parallel.DistributedDataParallel(model, device_ids=devices)
 
 
-def run(recipe: engine.Recipe, settings, place: Place, data: Data, validation, start_epoch: int) -> None:
+def run(recipe: engine.Recipe, settings, place: Place, data: Data, validation, start: Start) -> None:
     """Evaluate only, or train to the end; rank 0 says what it does."""
     if settings.training.eval_only:
         stats = engine.evaluate_all(recipe, validation, place, bool(settings.validation.lr_tta))
         if place.first:
             print("=> " + " ".join(f"{name}={value:.6g}" for name, value in stats.items()))
         return
-    folder = _open_folder(settings, place, start_epoch)
+    folder = _open_folder(settings, place, start)
     if place.first:
         parameters = sum(p.numel() for p in recipe.model.parameters()) / 1e6
         print(
@@ -49,19 +112,17 @@ def run(recipe: engine.Recipe, settings, place: Place, data: Data, validation, s
             f"{place.world_size} x {place.device}, {recipe.precision.name}"
         )
         print(f"=> loader {settings.data.loader}: {validation.description}")
-    engine.fit(recipe, settings, place, data, validation, folder, start_epoch)
+    engine.fit(recipe, settings, place, data, validation, folder, start.position)
 
 
-def _resume_path(settings) -> Path:
-    """The checkpoint to go on from; training.resume may name the run's folder too."""
-    path = Path(settings.training.resume)
-    return path / "checkpoint.pt" if path.is_dir() else path
-
-
-def _open_folder(settings, place: Place, start_epoch: int) -> RunFolder:
+def _open_folder(settings, place: Place, start: Start) -> RunFolder:
     """A new run folder, or the one that the checkpoint lies in; rank 0 alone has one."""
     if not place.first:
         return RunFolder(None)
-    if settings.training.resume:
-        return RunFolder.reopen(_resume_path(settings).parent, start_epoch)
-    return RunFolder.create(settings.logging.folder, settings.logging.name, settings)
+    if start.folder is None:
+        again = settings.training.resume == _AUTO
+        return RunFolder.create(settings.logging.folder, settings.logging.name, settings, again)
+    for path in start.refused:
+        # Or it would become the one before the next checkpoint, in place of the one that is used now
+        os.replace(path, path.with_name(f"{path.stem}.refused.pt"))
+    return RunFolder.reopen(start.folder, start.position)

@@ -10,28 +10,30 @@ class EpochClock:
     """Times one pass over a loader.
 
     The first batch is told apart from the others: it holds the start of threads or processes and the
-    compilation of the stages. CUDA is synchronised only at the end.
+    compilation of the stages. CUDA is synchronised only at the end. `earlier`: facts() of the part of
+    the epoch before it was interrupted, which are counted in.
     """
 
-    def __init__(self, device: torch.device):
+    def __init__(self, device: torch.device, earlier: dict | None = None):
+        earlier = earlier or {}
         self._device = device
         self._start = time.perf_counter()
-        self._total = 0.0
-        self.first_batch = 0.0
-        self.waited = 0.0
-        self.images = 0
+        self._total = self._earlier = earlier.get("train_time", 0.0)
+        self.first_batch = earlier.get("first_batch_time", 0.0)
+        self.waited = earlier.get("wait_time", 0.0)
+        self.images = earlier.get("images", 0)
 
     def watch(self, loader: Iterable) -> Iterator:
         """The loader's batches; the time until each of them arrives counts as waiting."""
-        batches = iter(loader)
+        batches, first = iter(loader), True
         while True:
             before = time.perf_counter()
             batch = next(batches, None)
             waited = time.perf_counter() - before
             if batch is None:
                 return
-            if self.images == 0:
-                self.first_batch = waited
+            if first:
+                self.first_batch, first = self.first_batch + waited, False
             else:
                 self.waited += waited
             self.images += len(batch[1])
@@ -41,7 +43,7 @@ class EpochClock:
         """Seconds since the start, all work on the GPU included."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
-        self._total = time.perf_counter() - self._start
+        self._total = self._earlier + time.perf_counter() - self._start
         return self._total
 
     def facts(self) -> dict:

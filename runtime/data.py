@@ -27,14 +27,19 @@ class Data:
             dtype=precision.dtype if place.device.type == "cuda" and precision.dtype else torch.float32,
             in_memory=bool(data.in_memory),
             repeats=settings.training.repeats,
+            on_error=data.on_error,
+            verify=bool(data.verify),
         )
 
-    def training(self, epoch: int, resolution: int):
-        """The loader whose next iteration is `epoch`, for images of `resolution` pixels."""
+    def training(self, epoch: int, resolution: int, start: int = 0):
+        """The loader whose next iteration is `epoch` from batch `start` on, for images of `resolution` pixels.
+
+        `start` is for the first call alone.
+        """
         stages = self._settings.data.train_stages.replace("{res}", str(resolution))
         if stages != self._open_stages:
             self.close()
-            task = dataclasses.replace(self._task, stages=stages, epoch=epoch)
+            task = dataclasses.replace(self._task, stages=stages, epoch=epoch, start=start)
             self._open, self._open_stages = open_loader(self._settings.data.loader, task), stages
         return self._open
 
@@ -50,6 +55,8 @@ class Data:
             shuffle=False,
             repeats=1,
             drop_last=False,
+            # A photo that counts twice would make the accuracy wrong; val_images says how many were counted
+            on_error="skip" if self._task.on_error == "substitute" else self._task.on_error,
         )
         return open_loader(self._settings.data.loader, task)
 

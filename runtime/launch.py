@@ -1,6 +1,7 @@
 """Ranks: one process alone, processes that torchrun started, or processes started here."""
 
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
@@ -54,10 +55,22 @@ def _spawn(function: Callable, settings) -> None:
         except OSError as error:
             raise UserError(f"cannot use {address}:{port} ({error.strerror})", "give another dist.port") from None
     os.environ.update(MASTER_ADDR=address, MASTER_PORT=port)
+    ranks = mp.spawn(_child, (function, settings, world_size), nprocs=world_size, join=False)
+
+    def pass_on(number: int, frame) -> None:
+        for rank in ranks.processes:
+            if rank.is_alive():
+                os.kill(rank.pid, number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, pass_on)
     try:
-        mp.spawn(_child, (function, settings, world_size), nprocs=world_size)
+        while not ranks.join():
+            pass
     except mp.ProcessExitedException as error:
-        sys.exit(error.exit_code or 1)  # the process has said why
+        # The process has said why; as a shell does, 128 + the signal that ended it
+        code = error.exit_code
+        sys.exit(code if code > 0 else 128 - code)
 
 
 def _child(rank: int, function: Callable, settings, world_size: int) -> None:
@@ -75,7 +88,9 @@ def _run_rank(function: Callable, settings, rank: int, local_rank: int, world_si
         # Processes on one machine share its cores
         local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", rank=rank, world_size=world_size)
+    # gloo for what the ranks tell each other between steps, so that a GPU need not be waited for
+    backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    dist.init_process_group(backends, rank=rank, world_size=world_size)
     try:
         function(settings, Place(rank, world_size, device))
     finally:

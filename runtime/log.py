@@ -8,6 +8,7 @@ from uuid import uuid4
 from pipelines.beton import publish
 from pipelines.errors import UserError
 from runtime import env
+from runtime.checkpoint import Position
 
 
 class RunFolder:
@@ -19,14 +20,19 @@ class RunFolder:
         self._start = time.time()
 
     @classmethod
-    def create(cls, parent: str, name: str | None, settings) -> "RunFolder":
-        """A new folder below `parent`, named `name` or by the time; params.json is written to it."""
+    def create(cls, parent: str, name: str | None, settings, again: bool = False) -> "RunFolder":
+        """A new folder below `parent`, named `name` or by the time; params.json is written to it.
+
+        `again`: it may be there, of a run that was interrupted before its first checkpoint.
+        """
         name = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid4().hex[:6]}"
         folder = Path(parent) / name
+        if again and (folder / "final_weights.pt").exists():
+            raise UserError(f"{folder} has final weights but no checkpoint to go on from", "give another logging.name")
         try:
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=again)
         except FileExistsError:
-            raise UserError(f"{folder} exists already", "give another logging.name") from None
+            raise UserError(f"{folder} exists already", "give another logging.name, or training.resume") from None
         except OSError as error:
             raise UserError(f"cannot make {folder} ({error.strerror})", "give another logging.folder") from None
         facts = {
@@ -36,22 +42,24 @@ class RunFolder:
             "machine": env.machine(),
         }
         publish(folder / "params.json", json.dumps(facts, indent=1) + "\n")
-        print(f"=> Logging in {folder}")
+        if again:
+            publish(folder / "log.jsonl", "")
+        print(f"=> Logging in {folder}" + (", which has no checkpoint: starting anew" if again else ""))
         return cls(folder)
 
     @classmethod
-    def reopen(cls, folder: Path, epoch: int) -> "RunFolder":
-        """The folder of an interrupted run, its log cut back to the first `epoch` epochs."""
+    def reopen(cls, folder: Path, position: Position) -> "RunFolder":
+        """The folder of an interrupted run, its log cut back to the epochs that `position` has finished."""
         log = folder / "log.jsonl"
         kept = []
         for line in log.read_text().splitlines() if log.exists() else []:
             try:
-                if json.loads(line)["epoch"] < epoch:
+                if json.loads(line)["epoch"] < position.epoch:
                     kept.append(line + "\n")
             except (json.JSONDecodeError, KeyError):
                 break  # the line that the interruption cut off
         publish(log, "".join(kept))
-        print(f"=> Going on in {folder} after {epoch} epochs")
+        print(f"=> Going on in {folder} after {position.epoch} epochs and {position.batch} batches")
         return cls(folder)
 
     def log(self, line: dict) -> None:

@@ -66,9 +66,12 @@ class Objective:
         )
         self._rank, self._epoch, self._step = rank, 0, 0
 
-    def start_epoch(self, epoch: int) -> None:
-        """Draws depend on the seed, the epoch, the step and the rank alone, so a resumed run draws the same."""
-        self._epoch, self._step = epoch, 0
+    def start_epoch(self, epoch: int, batch: int = 0) -> None:
+        """The next call is for `batch` of `epoch`.
+
+        Draws depend on the seed, the epoch, the batch and the rank alone, so a resumed run draws the same.
+        """
+        self._epoch, self._step = epoch, batch
 
     def _mixes(self, images: torch.Tensor, labels: torch.Tensor):
         # timm's Mixup draws from NumPy's global generator

@@ -19,6 +19,12 @@ def add_data(config: Config) -> None:
         in_memory=Param(BOOL, "the dataset fits into memory; else it is read nearly in sequence", required=True),
         gpu=Param(at_least(INT, 0), "which GPU, when not distributed", default=0),
         loader=Param(STR, "a file in pipelines/loaders", default="ffcv"),
+        on_error=Param(
+            one_of("raise", "skip", "substitute"),
+            "a damaged sample: stop, leave it out, or take another one for it (for validation: leave it out)",
+            default="raise",
+        ),
+        verify=Param(BOOL, "compare every sample that is read with its checksum", default=0),
         train_stages=Param(STR, "stages for training; {res} is the resolution", default="rrc({res})|flip|normalize"),
         val_stages=Param(
             STR,
@@ -69,7 +75,8 @@ def add_training(config: Config) -> None:
         seed=Param(between(INT, 0, 2**31 - 1), "of weights, order and augmentations", default=0),
         distributed=Param(BOOL, "start dist.world_size processes (not needed under torchrun)", default=0),
         eval_only=Param(BOOL, "only evaluate model.weights, model.pretrained or training.resume", default=0),
-        resume=Param(STR, "go on from this checkpoint.pt (or its folder)"),
+        resume=Param(STR, "go on from this checkpoint.pt or its folder; auto: in logging.name, if it has one"),
+        checkpoint_minutes=Param(at_least(FLOAT, 0), "minutes between checkpoints (null: at epoch ends only)"),
     )
 
 
@@ -146,7 +153,8 @@ def add_transformer_training(config: Config) -> None:
         seed=Param(between(INT, 0, 2**31 - 1), "of weights, order and augmentations", default=0),
         distributed=Param(BOOL, "start dist.world_size processes (not needed under torchrun)", default=0),
         eval_only=Param(BOOL, "only evaluate model.weights, model.pretrained or training.resume", default=0),
-        resume=Param(STR, "go on from this checkpoint.pt (or its folder)"),
+        resume=Param(STR, "go on from this checkpoint.pt or its folder; auto: in logging.name, if it has one"),
+        checkpoint_minutes=Param(at_least(FLOAT, 0), "minutes between checkpoints (null: at epoch ends only)"),
     )
     Section("distillation", "a teacher", config_descriptor=config).params(
         mode=Param(

@@ -212,19 +212,22 @@ def number(value: int, size: int = 8) -> bytes:
         (8, number(0), "has no samples"),
         (8, number(1 << 62), "metadata is cut off"),
         (8, number((1 << 64) - 1), "metadata is cut off"),
-        (16, number(0), "address of its allocation table"),
+        (16, number(0), "no address of its allocation table"),
         (16, number(1 << 63), "address of its allocation table"),
-        (16, number(24), "allocation table has not the size"),
+        (16, number(24), "allocation table has not the size|within other tables"),
         (24, number(9, 1), "fields of an unknown type: image"),
         (24, number(1, 1), "no image field"),
         (24 + 1041 + 1, b"image", "two of its fields have the same name"),
-        (METADATA, bytes(TABLE), "samples without an entry in the allocation table"),
+        (4, number(1000, 4), "page size of 1000, not a power of two"),
+        (METADATA, bytes(TABLE), "its metadata is zero: writing it was interrupted"),
         (METADATA, number(2, 1), "unknown mode"),
         (METADATA + 1, number(0, 2), "samples without a size|size is not that"),
         (METADATA + 5, number(1 << 62), "samples without an entry"),
         (-TABLE, bytes(TABLE), "samples without an entry"),
-        (-8, number(1 << 40), "beyond the end"),
-        (-8, number((1 << 64) - 1), "beyond the end"),
+        (-TABLE, number(1), "whose payloads are those of others"),
+        (-TABLE + 16, number(1 << 13), "overlap|beyond"),
+        (-8, number(1 << 40), "beyond the place"),
+        (-8, number((1 << 64) - 1), "beyond the place"),
     ],
     ids=lambda value: value.replace(" ", "_") if isinstance(value, str) else "",
 )
@@ -237,7 +240,7 @@ def test_address_that_overflows_is_an_error(small):
     """A start and a size whose sum is beyond 64 bits and so seems small."""
     content = bytearray(small.read_bytes())
     content[METADATA + 5 : METADATA + 13] = content[-TABLE + 8 : -TABLE + 16] = number((1 << 64) - 8)
-    with pytest.raises(UserError, match="beyond the end"):
+    with pytest.raises(UserError, match="beyond the place"):
         read_index(put(small, content))
 
 

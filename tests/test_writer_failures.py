@@ -15,7 +15,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from conftest import ROOT, assert_user_error
+from conftest import ROOT, assert_user_error, run_script
 from PIL import Image
 from writing import draw, files_in, make_folder, sha256, stored_photos, write_cli, write_good
 
@@ -43,25 +43,25 @@ DAMAGED = {
 
 
 class Photos:
-    """A source of small raw photos; `on_read(i)` is called first and may raise."""
+    """A source of small raw photos; `on_read(i)` is called first and may raise, or return other pixels."""
 
     classes = ["only"]
 
-    def __init__(self, count, on_read=lambda i: None):
-        self.count, self.on_read = count, on_read
+    def __init__(self, count, on_read=lambda i: None, label=0):
+        self.count, self.on_read, self.the_label = count, on_read, label
 
     def __len__(self):
         return self.count
 
     def label(self, i):
-        return 0
+        return self.the_label
 
     def name(self, i):
         return f"photo {i}"
 
     def read(self, i):
-        self.on_read(i)
-        return np.full((8, 8, 3), i % 256, np.uint8)
+        pixels = self.on_read(i)
+        return np.full((8, 8, 3), i % 256, np.uint8) if pixels is None else pixels
 
 
 @pytest.fixture
@@ -127,6 +127,121 @@ def fail():
     raise OSError(errno.EIO, "the disk is broken")
 
 
+def test_error_is_raised_at_once_though_a_photo_before_it_hangs(out):
+    hangs, started = threading.Event(), []
+
+    def on_read(i):
+        if i == 0:
+            hangs.wait(20)
+        if i == 12:
+            started.append(time.monotonic())
+            fail()
+
+    try:
+        with pytest.raises(UserError, match="cannot read photo 12"):
+            write(Photos(80, on_read), out / "a.beton", WriteOptions("raw", num_workers=2, chunk_size=5), {})
+        assert time.monotonic() - started[0] < 5
+        assert files_in(out) == []
+    finally:
+        hangs.set()
+
+
+def raising(error):
+    def on_read(i):
+        if i == 5:
+            raise error
+
+    return on_read
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (MemoryError(), "not enough memory for photo 5; set a smaller cfg.num_workers"),
+        (KeyError("size"), r"cannot store photo 5 .KeyError: 'size', test_writer_failures.py line \d+.; mend"),
+        (ZeroDivisionError("division"), "cannot store photo 5 .ZeroDivisionError: division"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_any_exception_in_a_thread_names_the_photo(out, error, words, on_error):
+    with pytest.raises(UserError, match=words):
+        write(Photos(20, raising(error)), out / "a.beton", WriteOptions("raw", on_error=on_error), {})
+    assert files_in(out) == []
+
+
+def test_thread_that_exits_ends_the_write(out):
+    with pytest.raises(SystemExit):
+        write(Photos(20, raising(SystemExit(7))), out / "a.beton", WriteOptions("raw"), {})
+    assert files_in(out) == []
+
+
+@pytest.mark.parametrize("mode", ["raw", "jpg", "blocks"])
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (np.zeros((8, 8), np.uint8), "the source gives uint8 .8, 8. instead of"),
+        (np.zeros((8, 8, 1), np.uint8), "uint8 .8, 8, 1."),
+        (np.zeros((8, 8, 4), np.uint8), "uint8 .8, 8, 4."),
+        (np.zeros((8, 8, 3), np.float32), "float32 .8, 8, 3."),
+        (np.zeros((0, 8, 3), np.uint8), "it has no pixels"),
+        ("text", "the source gives str"),
+        (np.zeros((65536, 1, 3), np.uint8), "a side is longer than 65535 pixels"),
+    ],
+    ids=["grey", "one_channel", "rgba", "float", "empty", "text", "long"],
+)
+def test_pixels_that_cannot_be_stored_are_an_error(out, pixels, words, mode):
+    with pytest.raises(UserError, match=f"cannot read photo 3 .*{words}"):
+        write(Photos(5, lambda i: pixels if i == 3 else None), out / "a.beton", WriteOptions(mode), {})
+    assert files_in(out) == []
+
+
+@pytest.mark.parametrize("label", [-1, 1, 1.5, None, "cat", 2**70])
+def test_label_that_is_no_class_is_an_error(out, label):
+    with pytest.raises(UserError, match="the label of photo 0 is .* not one of 0 to 0"):
+        write(Photos(5, label=label), out / "a.beton", WriteOptions("raw"), {})
+    assert files_in(out) == []
+
+
+@pytest.mark.parametrize(("shape", "mode"), [((65535, 2), "raw"), ((2, 65535), "blocks"), ((2, 65500), "jpg")])
+def test_longest_photos_that_can_be_stored(out, shape, mode):
+    photo = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
+    write(Photos(1, lambda i: photo), out / "a.beton", WriteOptions(mode), {})
+    (stored,) = stored_photos(out / "a.beton")
+    assert stored.shape == photo.shape
+    assert mode != "raw" or (stored == photo).all()
+
+
+@pytest.mark.parametrize(("width", "mode", "limit"), [(65536, "raw", 65535), (65501, "jpg", 65500)])
+def test_photo_file_with_too_long_a_side_is_one_line(folder, out, width, mode, limit):
+    Image.new("RGB", (width, 2)).save(folder / "class_1" / "long.png")
+    done = write_cli(out / "a.beton", folder, write_mode=mode)
+    assert_user_error(done, f"{folder}/class_1/long.png (a side is longer than {limit} pixels", "on_error=skip")
+    assert files_in(out) == []
+    write_good(out / "a.beton", folder, write_mode=mode, on_error="skip")
+    write_good(out / "a.beton", folder, write_mode=mode, max_resolution=500)
+    assert read_index(out / "a.beton").num_samples == 9
+
+
+def test_names_of_the_fields_differ_where_ffcv_cuts_them_off(folder, out):
+    """Ours are fixed; two with the same first 16 characters are one field for FFCV."""
+    names = list(read_index(write_good(out / "a.beton", folder)).fields)
+    assert len({name[:16] for name in names}) == len(names) == 2
+
+
+def test_threads_that_cannot_be_started_are_one_line(folder, out, monkeypatch):
+    def start(self):
+        if self.name == "beton-writer-5":
+            raise RuntimeError("can't start new thread")
+        real(self)
+
+    real = threading.Thread.start
+    monkeypatch.setattr(threading.Thread, "start", start)
+    assert_user_error(write_cli(out / "a.beton", folder, num_workers=1000), "cannot start 8 threads", "cfg.num_workers")
+    assert files_in(out) == []
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("beton-writer")]
+
+
 def test_file_that_vanishes_is_named(folder, out, monkeypatch):
     monkeypatch.setattr(writer, "encode", lambda *_: pytest.fail("it was read"))
     with pytest.raises(UserError, match="cannot read photo 0 .*the disk is broken"):
@@ -173,25 +288,29 @@ def test_writer_that_ends_while_another_begins_is_left_alone(out, monkeypatch, o
     assert outcome == "removed" or (out / "a.beton").read_bytes() == content
 
 
-def start(path, *options):
+def start(path, *options, threads=40):
     """A write of 4,000 generated photos (a minute and more) in a process group of its own, under way."""
     command = [sys.executable, "write_dataset.py", "--cfg.dataset=generated", "--cfg.split=train"]
     command += [f"--cfg.write_path={path}", "--cfg.subset=4000", "--cfg.num_workers=40", *options]
     process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True)
-    partial, deadline = path.with_name(f".{path.name}.partial"), time.monotonic() + 60
+    partial, started = path.with_name(f".{path.name}.partial"), time.monotonic()
     # Its threads tell that photos are being written, not only that the file is there
-    while not (partial.exists() and len(os.listdir(f"/proc/{process.pid}/task")) > 40):
+    while not (partial.exists() and len(os.listdir(f"/proc/{process.pid}/task")) > threads):
         assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
+        assert time.monotonic() < started + 60
         time.sleep(0.01)
+    process.start_took = time.monotonic() - started
     return process
 
 
 def end(process, number):
     """Send a signal; returns (status, stderr). The process must end within 20 s and leave no other behind."""
     try:
+        sent = time.monotonic()
         process.send_signal(number)
         _, stderr = process.communicate(timeout=20)
+        # Where other programs take the processors, as long as its start took
+        assert time.monotonic() - sent < max(5, process.start_took)
         with pytest.raises(ProcessLookupError):
             os.killpg(process.pid, 0)
         return process.returncode, stderr
@@ -204,7 +323,7 @@ def end(process, number):
 def test_killed_write_leaves_no_beton_and_the_next_one_succeeds(out):
     path = out / "a.beton"
     assert end(start(path), signal.SIGKILL)[0] == -signal.SIGKILL
-    assert files_in(out) == [".a.beton.partial"]
+    assert files_in(out) == [".a.beton.journal", ".a.beton.partial"]
     write_good(path, dataset="generated", subset=5, write_mode="raw")
     undisturbed = write_good(out / "b.beton", dataset="generated", subset=5, write_mode="raw")
     assert sha256(path) == sha256(undisturbed)
@@ -219,6 +338,33 @@ def test_interrupted_write_ends_soon_and_leaves_nothing(out, number, status):
     assert files_in(out) == []
     said = [line for line in stderr.splitlines() if line.strip() and "images" not in line]  # all but the bar
     assert said == (["interrupted"] if status == 130 else [])
+
+
+def test_signal_ends_a_write_of_which_a_thread_hangs(folder, out):
+    """It reads a photo that never comes; a thread of a pool would keep the process alive."""
+    os.mkfifo(folder / "class_1" / "pipe.png")
+    process = start(out / "a.beton", "--cfg.dataset=imagefolder", f"--cfg.data_dir={folder}", threads=9)
+    assert end(process, signal.SIGTERM)[0] == 143
+    assert files_in(out) == []
+
+
+SMALL_MEMORY = """
+import resource, sys
+import write_dataset
+import pipelines.sources.imagefolder
+from runtime.config import run
+size = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (size + (150 << 20),) * 2)
+run(write_dataset.main)
+"""
+
+
+def test_photo_that_takes_more_memory_than_there_is_is_named(folder, out):
+    Image.new("RGB", (10000, 8000)).save(folder / "class_1" / "large.png")
+    options = ["--cfg.split=train", f"--cfg.data_dir={folder}", "--cfg.num_workers=1", "--cfg.max_resolution=100"]
+    done = run_script("-c", SMALL_MEMORY, *options, f"--cfg.write_path={out / 'a.beton'}")
+    assert_user_error(done, f"not enough memory for {folder}/class_1/large.png", "cfg.num_workers")
+    assert files_in(out) == []
 
 
 def test_full_disk_is_one_line_and_nothing_is_left(out):

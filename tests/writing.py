@@ -3,13 +3,17 @@
 import contextlib
 import hashlib
 import io
+import json
+import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
 import numpy as np
+from conftest import ENVIRONMENT, ROOT
 from PIL import Image
 
 import write_dataset
@@ -86,3 +90,82 @@ def _decoded(payload: bytes, mode: int, width: int, height: int) -> np.ndarray:
 def files_in(folder: Path) -> list[str]:
     """Names of all files, those that begin with a dot too."""
     return sorted(path.name for path in folder.iterdir())
+
+
+_SERVER = """
+import json, os, sys
+import write_dataset
+import pipelines.sources.imagefolder
+from runtime.config import run
+
+for line in sys.stdin:
+    argv, before, out, err = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        os.dup2(os.open(out, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+        os.dup2(os.open(err, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
+        sys.argv, code = ["write_dataset.py", *argv], 0
+        exec(before)
+        try:
+            run(write_dataset.main)
+        except SystemExit as end:
+            code = end.code
+        sys.stdout.flush()
+        os._exit(code)
+    print(pid, flush=True)
+    sys.stdin.readline()
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+
+
+class Writes:
+    """write_dataset.py as processes of their own, one at a time, that need not import what they need again.
+
+    `folder` is for what they print.
+    """
+
+    def __init__(self, folder: Path):
+        self._out, self._err = folder / "stdout", folder / "stderr"
+        self._running = None
+        pipe = subprocess.PIPE
+        self._server = subprocess.Popen(
+            [sys.executable, "-c", _SERVER], cwd=ROOT, env=ENVIRONMENT, stdin=pipe, stdout=pipe, text=True
+        )
+
+    def start(self, path, data_dir=None, split="train", before: str = "", **cfg) -> None:
+        """Begin a write. Python code `before` runs first in the process."""
+        if self._running is not None:  # the test before this one failed
+            self.kill(signal.SIGKILL)
+        cfg = {"split": split, "write_path": path, "data_dir": data_dir, "num_workers": 2, **cfg}
+        argv = [f"--cfg.{name}={value}" for name, value in cfg.items() if value is not None]
+        self._send(json.dumps([argv, before, str(self._out), str(self._err)]))
+        self._running = self._answer()
+
+    def kill(self, number: int) -> SimpleNamespace:
+        """Send a signal (to what may have ended already) and wait()."""
+        os.kill(self._running, number)
+        return self.wait()
+
+    def wait(self) -> SimpleNamespace:
+        """What the process says of itself at its end; a negative status is the signal that ended it."""
+        self._send("wait")
+        code, self._running = self._answer(), None
+        return SimpleNamespace(returncode=code, stdout=self._out.read_text(), stderr=self._err.read_text())
+
+    def run(self, *args, **cfg) -> SimpleNamespace:
+        """start() and wait()."""
+        self.start(*args, **cfg)
+        return self.wait()
+
+    def close(self) -> None:
+        """End the server, and what still runs."""
+        if self._running is not None:
+            self.kill(signal.SIGKILL)
+        self._server.stdin.close()
+        self._server.wait(timeout=20)
+
+    def _send(self, line: str) -> None:
+        print(line, file=self._server.stdin, flush=True)
+
+    def _answer(self) -> int:
+        return int(self._server.stdout.readline())

@@ -8,6 +8,19 @@ A loader is an iterable: each iteration is one epoch, the first one being task.e
 dtype (uint8 where the stages have no normalize), and labels (int64, N), both on the task's device.
 It has `len()` (batches of this rank in an epoch), `num_samples` (of the whole data set), `classes`
 (names), `description` (how it runs, for the log) and `close()`. A batch stays as it is for as long as it is held.
+The first iteration leaves out its first `task.start` batches without reading them, if it can (a run that was
+interrupted goes on in mid-epoch). `samples(epoch, batch)` names the samples of a batch, for error messages.
+
+What happens to a sample that cannot be decoded is `task.on_error`; a loader's `on_error` names those that it knows
+(without it: raise), its loaders' `left_out` lists the damaged samples of the epoch so far, each once. A module with
+`verifies` knows `task.verify`.
+- raise: DamagedSample, at its batch.
+- skip: it is left out, and its row gets the next good sample of the order that no batch has yet (batches are
+  prepared ahead). So batches stay full, and an epoch is shorter by what is lacking at its end: `drop_last` tasks
+  read what they would else drop before they do with a batch less. Not for `drop_last` tasks of several
+  ranks, which would no longer make the same number of steps.
+- substitute: its row gets another sample, drawn from (seed, epoch, sample), with its own label. The number of batches
+  stays the same.
 """
 
 import difflib
@@ -15,17 +28,20 @@ import importlib
 import importlib.util
 import os
 import pkgutil
+import sys
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from pipelines import orders
-from pipelines.draws import sample_keys
-from pipelines.errors import UserError
+from pipelines.draws import bits, sample_keys
+from pipelines.errors import DamagedSample, UserError
 
 # Pages that are mixed at a time when a .beton is not held in memory: FFCV's 2 * batch_size.
 _WINDOW_PER_BATCH = 2
+# Substitutes for a damaged sample that are tried before it is an error; their draws are none of a stage's.
+SUBSTITUTES, _SUBSTITUTE = 100, 1 << 20
 
 
 @dataclass(frozen=True)
@@ -36,7 +52,8 @@ class Task:
     text. `batch_size`: of this rank. `workers`: threads or processes. `shuffle`, `drop_last`: for
     training. `in_memory`: the data set fits into memory (else it is read nearly in sequence).
     `repeats`: repeated augmentation, so many different views of a photo in an epoch that is as long as
-    before (pipelines/orders.py).
+    before (pipelines/orders.py). `start`: batches of the first epoch to leave out. `on_error`: see above.
+    `verify`: compare each payload with its checksum.
     """
 
     dataset: str
@@ -53,6 +70,9 @@ class Task:
     drop_last: bool = True
     in_memory: bool = True
     repeats: int = 1
+    start: int = 0
+    on_error: str = "raise"
+    verify: bool = False
 
 
 def epoch_samples(
@@ -72,6 +92,12 @@ def epoch_samples(
         views = orders.repeated(order, task.repeats)[: orders.repeated_length(num_samples, task.world_size)]
     share = orders.rank_share(views, task.batch_size, task.rank, task.world_size, task.drop_last)
     return share % num_samples, sample_keys(task.seed, epoch, share)
+
+
+def batch_samples(task: Task, num_samples: int, epoch: int, batch: int, pages: np.ndarray | None = None) -> np.ndarray:
+    """The samples (int64) of one batch as the order has them: none is left out or replaced by `on_error`."""
+    samples, _ = epoch_samples(task, num_samples, epoch, pages)
+    return samples[batch * task.batch_size : (batch + 1) * task.batch_size]
 
 
 def batches_in_epoch(task: Task, num_samples: int) -> int:
@@ -128,4 +154,34 @@ def open_loader(name: str, task: Task):
     lacks = missing(name)
     if lacks:
         raise UserError(f"loader '{name}' needs {', '.join(lacks)}", f"pip install {' '.join(lacks)}")
-    return importlib.import_module(f"pipelines.loaders.{name}").open_loader(task)
+    module = importlib.import_module(f"pipelines.loaders.{name}")
+    if task.on_error not in getattr(module, "on_error", ("raise",)):
+        raise UserError(f"the loader '{name}' cannot {task.on_error} damaged samples", "set data.on_error=raise")
+    if task.verify and not getattr(module, "verifies", False):
+        raise UserError(f"the loader '{name}' has no checksums to compare with", "set data.verify=0")
+    if task.on_error == "skip" and task.drop_last and task.world_size > 1:
+        raise UserError(
+            "with data.on_error=skip the ranks would not make the same number of steps",
+            "set data.on_error=substitute, or raise",
+        )
+    return module.open_loader(task)
+
+
+def substitute_of(key: int, attempt: int, num_samples: int) -> int:
+    """The sample to try in place of a damaged one that has this key."""
+    return int(bits(np.uint64(key), _SUBSTITUTE, attempt)) % num_samples
+
+
+class LeftOut(list):
+    """The damaged samples of an epoch, each once; the first time ever each is told on stderr."""
+
+    def __init__(self):
+        self._told = set()
+
+    def add(self, error: DamagedSample, instead: str) -> None:
+        """Note a damaged sample; `instead` is what was done, e.g. "left out"."""
+        if error.sample not in self:
+            self.append(error.sample)
+        if error.sample not in self._told:
+            self._told.add(error.sample)
+            print(f"warning: {error}; it is {instead}", file=sys.stderr)

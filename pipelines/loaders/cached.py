@@ -1,6 +1,9 @@
 """The ceiling: the first batch of the FFCV or the standard loader, again and again."""
 
+import dataclasses
 import os
+
+import numpy as np
 
 from pipelines.loaders import Task
 from pipelines.loaders import open_loader as open_by_name
@@ -20,7 +23,9 @@ class Loader:
     description = "one batch, again and again"
 
     def __init__(self, task: Task):
-        source = open_by_name("torch" if os.path.isdir(task.dataset) else "ffcv", task)
+        name = "torch" if os.path.isdir(task.dataset) else "ffcv"
+        source = open_by_name(name, dataclasses.replace(task, start=0))
+        self._start, self._samples = task.start, source.samples(task.epoch, 0)
         self.num_samples, self.classes, self._length = source.num_samples, source.classes, len(source)
         batches = iter(source)
         self._batch = next(batches)
@@ -31,8 +36,13 @@ class Loader:
         return self._length
 
     def __iter__(self):
-        for _ in range(self._length):
+        start, self._start = self._start, 0
+        for _ in range(start, self._length):
             yield self._batch
+
+    def samples(self, epoch: int, batch: int) -> np.ndarray:
+        """The samples of the batch."""
+        return self._samples
 
     def close(self) -> None:
         """There is nothing to close."""

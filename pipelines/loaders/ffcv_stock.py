@@ -89,7 +89,7 @@ class Loader:
         self.classes = card.get("classes") or [str(c) for c in range(int(index.metadata["label"].max()) + 1)]
         self._length = batches_in_epoch(task, self.num_samples)
         self._stock = self._open_stock(list(index.fields))
-        self._stock.next_epoch = task.epoch
+        self._stock.next_epoch, self._start = task.epoch, task.start
 
     def _open_stock(self, fields: list[str]):
         """FFCV's Loader; it yields the fields in the file's order, so images and labels are told by their place."""
@@ -125,6 +125,7 @@ class Loader:
         return self._length
 
     def __iter__(self):
+        start, self._start = self._start, 0
         epoch = iter(self._stock)  # FFCV's thread, which has begun to work
         watch = threading.Thread(target=_wake, args=(epoch,), daemon=True)
         watch.start()
@@ -132,12 +133,19 @@ class Loader:
         try:
             for first, second in epoch:
                 taken += 1
+                if taken <= start:  # FFCV cannot begin in mid-epoch: these are read for nothing
+                    continue
                 images, labels = (first, second) if self._image_first else (second, first)
                 yield images, labels.view(-1)
             if taken < self._length:
                 raise RuntimeError(f"FFCV failed in batch {taken + 1} of {self.task.dataset}; it has said why above")
         finally:
             _end(epoch, watch)
+
+    def samples(self, epoch: int, batch: int) -> np.ndarray:
+        """The samples of a batch, for error messages."""
+        order = self._stock.traversal_order.sample_order(epoch)
+        return np.asarray(order)[batch * self.task.batch_size : (batch + 1) * self.task.batch_size]
 
     def close(self) -> None:
         """Nothing outlives an epoch."""

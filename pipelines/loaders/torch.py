@@ -5,7 +5,11 @@ stay from epoch to epoch, and pinned memory for a GPU. Given a .beton's order an
 same epoch holds the same photos in the same order.
 """
 
+import multiprocessing
+import os
 import random
+import signal
+import threading
 
 import numpy as np
 import torch
@@ -14,37 +18,64 @@ from torchvision.transforms import Compose, ConvertImageDtype, PILToTensor
 
 from pipelines import stages
 from pipelines.decode import UNREADABLE, to_rgb
-from pipelines.errors import DamagedSample
+from pipelines.errors import DamagedSample, UserError
 from pipelines.feed import to_device
-from pipelines.loaders import Task, batches_in_epoch, describe_workers, epoch_samples, usable_workers
+from pipelines.loaders import (
+    SUBSTITUTES,
+    LeftOut,
+    Task,
+    batch_samples,
+    batches_in_epoch,
+    describe_workers,
+    epoch_samples,
+    substitute_of,
+    usable_workers,
+)
 from pipelines.sources.imagefolder import open_source
 
 needs = {"torchvision": "torchvision"}
 reads = "photos"
+on_error = ("raise", "skip", "substitute")
 
 
 def open_loader(task: Task) -> "Loader":
     """Open a photo folder; raises UserError when the folder or the task cannot be used."""
+    if task.on_error == "skip" and task.drop_last:
+        raise UserError("the loader 'torch' cannot fill up a batch", "set data.on_error=substitute, or raise")
     return Loader(task)
 
 
 class _Photos(Dataset):
-    """Photo `index` with the augmentations that its key stands for."""
+    """(image, label, damaged) of photo `index` with the augmentations that its key stands for.
 
-    def __init__(self, folder: str, transform):
+    `damaged`: nothing, or (index, why) if it cannot be read. Then the image is None, or that of a `substitute`.
+    """
+
+    def __init__(self, folder: str, transform, substitute: bool):
         self.source, self.transform = open_source(folder, "train"), transform
+        self.attempts = 1 + SUBSTITUTES * substitute
 
     def __getitem__(self, index_and_key: tuple[int, int]):
         index, key = index_and_key
-        try:
-            image = to_rgb(self.source.read(index))
-        except UNREADABLE as error:
-            return index, str(error)
+        image, damaged = None, []
+        while image is None and len(damaged) < self.attempts:
+            if damaged:
+                index = substitute_of(key, len(damaged) - 1, len(self.source))
+            try:
+                image = to_rgb(self.source.read(index))
+            except UNREADABLE as error:
+                damaged.append((index, str(error)))
+        if image is None and self.attempts > 1:
+            raise RuntimeError(
+                f"{SUBSTITUTES} photos in place of {self.source.name(damaged[0][0])} cannot be read either"
+            )
+        if image is None:
+            return None, 0, damaged
         # In a worker process: its global generators are nobody else's. timm draws from Python's
-        torch.manual_seed(key)
-        random.seed(key)
+        torch.manual_seed(key >> 1)
+        random.seed(key >> 1)
         try:
-            return self.transform(image), self.source.label(index)
+            return self.transform(image), self.source.label(index), damaged[:1]
         except Exception as error:
             raise RuntimeError(f"a stage failed ({error!r}) on {self.source.name(index)}") from error
 
@@ -53,11 +84,12 @@ class _Epoch(Sampler):
     """(index, key) of the samples of a rank, for the epoch that is set."""
 
     def __init__(self, samples: int, task: Task):
-        self.samples, self.task, self.epoch = samples, task, task.epoch
+        self.samples, self.task, self.epoch, self.start = samples, task, task.epoch, 0
 
     def __iter__(self):
         samples, keys = epoch_samples(self.task, self.samples, self.epoch)
-        return zip(samples.tolist(), (keys >> np.uint64(1)).tolist(), strict=True)
+        rest = slice(self.start * self.task.batch_size, None)
+        return zip(samples[rest].tolist(), keys[rest].tolist(), strict=True)
 
     def __len__(self) -> int:
         if self.task.drop_last:
@@ -66,18 +98,36 @@ class _Epoch(Sampler):
 
 
 def _collate(samples: list):
-    """Stack images into shared memory, in channels_last, without a further copy."""
-    for first, second in samples:
-        if isinstance(second, str):
-            return first, second  # a photo that cannot be read; the loader raises it
-    images = [image for image, _ in samples]
-    labels = torch.tensor([label for _, label in samples])
+    """Stack images into shared memory, in channels_last, without a further copy: (images, labels, damaged)."""
+    damaged = [photo for _, _, photos in samples for photo in photos]
+    images = [image for image, _, _ in samples if image is not None]
+    labels = torch.tensor([label for image, label, _ in samples if image is not None])
+    if not images:
+        return None, labels, damaged
     channels, height, width = images[0].shape
     count = len(images) * images[0].numel()
     storage = images[0].untyped_storage()._new_shared(count * images[0].element_size())
     batch = torch.empty(0, dtype=images[0].dtype).set_(storage, 0, (len(images), height, width, channels))
     batch = batch.permute(0, 3, 1, 2)
-    return torch.stack(images, out=batch), labels
+    return torch.stack(images, out=batch), labels, damaged
+
+
+def _heed_only_the_parent(worker: int) -> None:
+    """Leave signals to the parent.
+
+    A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes. Without its workers the parent could not
+    finish its step and write a checkpoint; it ends them itself.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_the_parent_says, daemon=True).start()
+
+
+def _end_when_the_parent_says() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != multiprocessing.parent_process().pid:
+        pass
+    os._exit(0)
 
 
 class Loader:
@@ -92,7 +142,8 @@ class Loader:
             transforms.append(PILToTensor())
         elif not self._on_gpu:
             transforms.append(ConvertImageDtype(task.dtype))  # to_device does it for a GPU
-        photos = _Photos(task.dataset, Compose(transforms))
+        photos = _Photos(task.dataset, Compose(transforms), task.on_error == "substitute")
+        self.left_out = LeftOut()
         self.num_samples, self.classes = len(photos.source), photos.source.classes
         self._sampler = _Epoch(self.num_samples, task)
         self._loader = DataLoader(
@@ -104,9 +155,10 @@ class Loader:
             collate_fn=_collate,
             pin_memory=self._on_gpu,
             persistent_workers=True,
+            worker_init_fn=_heed_only_the_parent,
             generator=torch.Generator(),  # or it would draw from the caller's
         )
-        self._next_epoch = task.epoch
+        self._next_epoch, self._start = task.epoch, task.start
         self._length = batches_in_epoch(task, self.num_samples)
 
     @property
@@ -119,16 +171,26 @@ class Loader:
 
     def __iter__(self):
         epoch, self._next_epoch = self._next_epoch, self._next_epoch + 1
-        batches = self._batches(epoch)
+        start, self._start = self._start, 0
+        batches = self._batches(epoch, start)
         return to_device(batches, self.task) if self._on_gpu else batches
 
-    def _batches(self, epoch: int):
-        self._sampler.epoch = epoch
-        for images, labels in self._loader:
-            if isinstance(labels, str):
-                name = self._loader.dataset.source.name(images)
-                raise DamagedSample(self.task.dataset, images, name, labels)
-            yield images, labels
+    def samples(self, epoch: int, batch: int) -> np.ndarray:
+        """The samples of a batch, for error messages."""
+        return batch_samples(self.task, self.num_samples, epoch, batch)
+
+    def _batches(self, epoch: int, start: int):
+        self._sampler.epoch, self._sampler.start = epoch, start
+        self.left_out.clear()
+        for images, labels, damaged in self._loader:
+            for index, why in damaged:
+                name = self._loader.dataset.source.name(index)
+                error = DamagedSample(self.task.dataset, index, name, why)
+                if self.task.on_error == "raise":
+                    raise error
+                self.left_out.add(error, "left out" if self.task.on_error == "skip" else "replaced by another sample")
+            if images is not None:
+                yield images, labels
 
     def close(self) -> None:
         """End the worker processes."""

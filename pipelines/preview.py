@@ -1,0 +1,50 @@
+"""A contact sheet of a .beton: some of its photos with their classes, as PNG."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from pipelines.errors import DamagedSample, UserError
+from pipelines.payloads import Payloads
+
+_MOST, _COLUMNS, _TILE, _TEXT = 64, 8, 128, 18
+
+
+def preview(path: str, out: str | None) -> tuple[Path, int]:
+    """Draw at most 64 photos, evenly spread over the file; returns the path of the PNG, and their number."""
+    target = Path(out) if out else Path(f"{Path(path).name}.png")
+    if target.suffix.lower() != ".png":
+        raise UserError(f"{target} is not the name of a PNG", "give one that ends with .png")
+    photos = Payloads(path)
+    count = min(_MOST, len(photos))
+    samples = np.linspace(0, len(photos) - 1, count).round().astype(int).tolist()
+    rows, columns = -(-count // _COLUMNS), min(count, _COLUMNS)
+    sheet = Image.new("RGB", (columns * _TILE, rows * (_TILE + _TEXT)), "white")
+    for place, sample in enumerate(samples):
+        row, column = divmod(place, _COLUMNS)
+        sheet.paste(_tile(photos, sample), (column * _TILE, row * (_TILE + _TEXT)))
+    photos.close()
+    try:
+        sheet.save(target)
+    except OSError as error:
+        raise UserError(f"cannot write {target} ({error.strerror or error})", "give another name") from None
+    return target, count
+
+
+def _tile(photos: Payloads, sample: int) -> Image.Image:
+    """A photo with the name of its class below, or the word damaged."""
+    tile = Image.new("RGB", (_TILE, _TILE + _TEXT), "white")
+    draw, font = ImageDraw.Draw(tile), ImageFont.load_default(12)
+    try:
+        photo = Image.fromarray(photos.decode(sample, photos.verified(sample)))
+        photo.thumbnail((_TILE - 4, _TILE - 4))
+        tile.paste(photo, ((_TILE - photo.width) // 2, (_TILE - photo.height) // 2))
+    except DamagedSample:
+        draw.rectangle((2, 2, _TILE - 3, _TILE - 3), "lightgray", "red", 2)
+        draw.text((_TILE / 2, _TILE / 2), f"sample {sample}\nis damaged", "red", font, "mm", align="center")
+    text = photos.label_name(sample)
+    while text and draw.textlength(text, font) > _TILE - 4:
+        text = text[: text.rfind("…") - 1 if text.endswith("…") else -1] + "…"
+    draw.text((_TILE / 2, _TILE + _TEXT / 2), text, "black", font, "mm")
+    return tile

@@ -1,0 +1,136 @@
+"""Signals in a training run: its status, and the checkpoint that it leaves."""
+
+import os
+import signal
+import time
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from loading import task
+from test_resume import finished, resnet  # noqa: F401  fixtures
+from training import Run, digest, position
+
+from pipelines.loaders import batch_samples
+
+BATCHES = 15  # in an epoch
+
+
+@pytest.fixture
+def start(resnet, tmp_path):  # noqa: F811
+    """Start runs in a folder; whatever of them is left at the end is killed."""
+    started = []
+
+    def start(hook="", **changes):
+        told = resnet | {key.replace("__", "."): value for key, value in changes.items()}
+        started.append(Run(tmp_path, told, hook=hook))
+        return started[-1]
+
+    yield start
+    for run in started:
+        run.stop()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)])
+def test_signal_in_mid_epoch(start, finished, number, status):  # noqa: F811
+    run = start(training__checkpoint_minutes="null")
+    run.wait_for_steps(20)
+    sent = time.monotonic()
+    run.kill(number)
+    assert run.end() == status, run.errors
+    assert time.monotonic() - sent < 5
+    epoch, batch = position(run.run / "checkpoint.pt")
+    assert epoch * BATCHES + batch == run.steps, "the checkpoint is older than the last finished step"
+    assert run.errors.splitlines()[-1] == "interrupted"
+    assert f"checkpoint is of {epoch} epochs and {batch} batches" in run.output
+    again = start()
+    assert again.end() == 0, again.errors
+    assert again.steps == 3 * BATCHES - epoch * BATCHES - batch
+    assert digest(again.run) == digest(finished)
+
+
+def test_signal_in_validation(start, finished):  # noqa: F811
+    run = start("never_ending_validation", training__checkpoint_minutes="null")
+    run.wait_for((run.folder / "waiting").exists)
+    run.kill(signal.SIGTERM)
+    assert run.end(5) == 143, run.errors
+    assert position(run.run / "checkpoint.pt") == (0, BATCHES)
+    again = start()
+    assert again.end() == 0, again.errors
+    assert again.steps == 2 * BATCHES
+    assert digest(again.run) == digest(finished)
+
+
+def test_ctrl_c_while_no_batch_comes(start):
+    run = start("stalled_loader", training__checkpoint_minutes="null")
+    run.wait_for((run.folder / "waiting").exists)
+    run.kill(signal.SIGINT)
+    assert run.end(5) == 130, run.errors
+    assert position(run.run / "checkpoint.pt") == (0, 3)
+
+
+def test_second_ctrl_c_does_not_wait_for_the_step(start):
+    run = start("endless_second_step", training__checkpoint_minutes="null")
+    run.wait_for((run.folder / "waiting").exists)
+    for _ in range(2):
+        run.kill(signal.SIGINT)  # one Ctrl-C may come twice
+    run.process.join(1.2)
+    assert run.process.is_alive()
+    run.kill(signal.SIGINT)
+    assert run.end(5) == 130, run.errors
+    assert not list(run.run.glob("*checkpoint*"))
+
+
+def test_signals_while_a_checkpoint_is_written_do_no_harm(start):
+    run = start("signals_while_saving")
+    assert run.end() == 143, run.errors
+    assert run.steps == 1
+    assert position(run.run / "checkpoint.pt") == (0, 1)
+    assert not list(run.run.glob(".*"))
+
+
+def test_signal_to_all_processes_spares_the_workers_of_the_standard_loader(start, photo_folder):
+    folders = {f"data__{split}_dataset": photo_folder / split for split in ("train", "val")}
+    run = start(training__checkpoint_minutes="null", data__loader="torch", data__num_workers=2, **folders)
+    run.wait_for_steps(4)
+    workers = psutil.Process(run.process.pid).children()
+    os.killpg(run.process.pid, signal.SIGTERM)
+    assert run.end(15) == 143, run.errors
+    assert position(run.run / "checkpoint.pt") == (0, run.steps)
+    assert workers
+    assert not psutil.wait_procs(workers, 5)[1], "a worker is left"
+
+
+def test_two_ranks_stop_after_the_same_step(start):
+    from test_train import free_port
+
+    run = start(training__distributed=1, dist__world_size=2, dist__port=free_port(), training__epochs=500)
+    run.wait_for((run.run / "checkpoint.pt").exists)
+    run.kill(signal.SIGTERM)
+    assert run.end(15) == 143, run.errors
+    content = torch.load(run.run / "checkpoint.pt", weights_only=True)
+    assert len(content["ranks"]) == 2
+    # Each batch of both ranks is in the sums of one of them
+    assert [rank["sums"]["photos"] for rank in content["ranks"]] == [8 * content["batch"]] * 2
+    assert "Traceback" not in run.errors
+
+
+def test_loss_that_is_not_finite_stops_the_run(start, resnet):  # noqa: F811
+    run = start(lr__lr=1e30, training__seed=4)
+    assert run.end() == 2
+    line = run.errors.splitlines()[-1]
+    assert line.startswith("error: the loss became ")
+    assert "Traceback" not in run.errors
+    batch = run.steps  # the one after the last step
+    samples = batch_samples(task(resnet["data.train_dataset"], batch_size=8, seed=4), 120, 0, batch)
+    assert f"in epoch 0, batch {batch} of 15 (learning rate " in line
+    assert f"samples {', '.join(map(str, samples))})" in line
+    for path in run.run.glob("checkpoint*.pt"):
+        assert position(path)[1] <= batch
+
+
+def test_samples_of_a_batch_are_those_of_the_order():
+    told = task("", batch_size=4, seed=1)
+    everything = np.concatenate([batch_samples(told, 40, 2, batch) for batch in range(10)])
+    assert sorted(everything) == list(range(40))

@@ -1,0 +1,196 @@
+"""Trainers as processes that are forked from one that has imported everything: as real as any, without the wait.
+
+A process writes a byte to `steps` for each step that it has made, so that tests can wait for steps and know how many
+there were. Only the standard library at the top: the child imports this file.
+"""
+
+import hashlib
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+RESNET = {
+    "model.arch": "timm:test_resnet",
+    "data.num_workers": 1,
+    "data.in_memory": 1,
+    "resolution.min_res": 32,
+    "resolution.max_res": 32,
+    "training.batch_size": 8,
+    "training.epochs": 3,
+    "training.precision": "none",
+    "training.resume": "auto",
+    "training.checkpoint_minutes": 0,
+    "lr.lr": 0.05,
+    "lr.lr_peak_epoch": 1,
+    "validation.batch_size": 16,
+    "validation.resolution": 32,
+    "logging.name": "run",
+}
+TIMES = ("timestamp", "relative_time", "train_time", "wait_time", "first_batch_time", "images_per_second", "val_time")
+
+
+class Run:
+    """A trainer in `folder`, with `told` as its command line; `hook`: a function of this file, called before it."""
+
+    def __init__(self, folder: Path, told: dict, script: str = "train_imagenet", hook: str = ""):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.run = folder, folder / "run"
+        argv = [f"--{key}={value}" for key, value in (told | {"logging.folder": folder}).items()]
+        (folder / "steps").write_bytes(b"")
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["train_imagenet", "train_transformers", "runtime.models", "numba"])
+        self.process = context.Process(target=_main, args=(script, argv, str(folder), hook))
+        with _environment(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT)):
+            self.process.start()
+
+    @property
+    def steps(self) -> int:
+        return (self.folder / "steps").stat().st_size
+
+    @property
+    def errors(self) -> str:
+        return (self.folder / "errors").read_text()
+
+    @property
+    def output(self) -> str:
+        return (self.folder / "output").read_text()
+
+    def wait_for_steps(self, count: int) -> None:
+        """Until so many steps are made; the run may end before."""
+        self.wait_for(lambda: self.steps >= count or not self.process.is_alive())
+
+    def wait_for(self, what) -> None:
+        deadline = time.monotonic() + 120
+        while not what():
+            assert time.monotonic() < deadline, self.errors
+            time.sleep(0.002)
+
+    def end(self, timeout: float = 120) -> int:
+        """Wait for the end; returns the status."""
+        self.process.join(timeout)
+        assert not self.process.is_alive(), "it has not ended"
+        return self.process.exitcode
+
+    def kill(self, number: int = signal.SIGKILL) -> None:
+        os.kill(self.process.pid, number)
+
+    def stop(self) -> None:
+        """Kill it with whatever it has started."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.join(10)
+
+
+class _environment:
+    def __init__(self, **values):
+        self.values = values
+
+    def __enter__(self):
+        self.before = {name: os.environ.get(name) for name in self.values}
+        os.environ.update(self.values)
+
+    def __exit__(self, *_):
+        for name, value in self.before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+def digest(run: Path, name: str = "final_weights.pt") -> str:
+    return hashlib.sha256((run / name).read_bytes()).hexdigest()
+
+
+def log_without_times(run: Path) -> list[dict]:
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return [{key: value for key, value in line.items() if key not in TIMES} for line in lines]
+
+
+def position(path: Path) -> tuple[int, int]:
+    """Epochs and batches of a checkpoint."""
+    import torch
+
+    content = torch.load(path, weights_only=True)
+    return content["epoch"], content["batch"]
+
+
+def _main(script: str, argv: list[str], folder: str, hook: str) -> None:
+    os.setsid()
+    multiprocessing.set_start_method("fork", force=True)  # as in a process that was started by hand
+    os.chdir(ROOT)
+    for name, file in (("output", 1), ("errors", 2)):
+        os.dup2(os.open(f"{folder}/{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), file)
+    sys.argv = [script, *argv]
+    sys.path.insert(0, str(ROOT))
+    import torch
+
+    from runtime import config, engine
+
+    torch.set_num_threads(1)
+    step, steps = engine.step, os.open(f"{folder}/steps", os.O_WRONLY | os.O_APPEND)
+
+    def counted(*given):
+        step(*given)
+        os.write(steps, b".")
+
+    engine.step = counted
+    if hook:
+        globals()[hook](folder)
+    config.run(__import__(script).main)
+
+
+def never_ending_validation(folder):
+    from runtime import engine
+
+    engine.evaluate_all = lambda *_: _say_and_wait(folder)
+
+
+def stalled_loader(folder):
+    """No batch after the third."""
+    from runtime import clock
+
+    watch = clock.EpochClock.watch
+
+    def stalled(self, loader):
+        for i, batch in enumerate(watch(self, loader)):
+            if i == 3:
+                _say_and_wait(folder)
+            yield batch
+
+    clock.EpochClock.watch = stalled
+
+
+def endless_second_step(folder):
+    from runtime import engine
+
+    step = engine.step
+
+    def endless(*given):
+        if os.path.getsize(f"{folder}/steps"):
+            _say_and_wait(folder)
+        step(*given)
+
+    engine.step = endless
+
+
+def signals_while_saving(folder):
+    """Each checkpoint is interrupted by two more SIGTERM when its file is half written."""
+    from runtime import checkpoint
+
+    flush = checkpoint._Hashing.flush
+
+    def interrupted(self):
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGTERM)
+        flush(self)
+
+    checkpoint._Hashing.flush = interrupted
+
+
+def _say_and_wait(folder):
+    Path(folder, "waiting").touch()
+    while True:
+        signal.pause()
