@@ -66,12 +66,12 @@ class Run:
         self.wait_for(lambda: self.steps >= count or not self.process.is_alive())
 
     def wait_for(self, what) -> None:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 250
         while not what():
             assert time.monotonic() < deadline, self.errors
             time.sleep(0.002)
 
-    def end(self, timeout: float = 120) -> int:
+    def end(self, timeout: float = 250) -> int:
         """Wait for the end; returns the status."""
         self.process.join(timeout)
         assert not self.process.is_alive(), "it has not ended"
