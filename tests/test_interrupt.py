@@ -1,5 +1,6 @@
 """Signals in a training run: its status, and the checkpoint that it leaves."""
 
+import math
 import os
 import signal
 import time
@@ -12,7 +13,11 @@ from loading import task
 from test_resume import finished, resnet  # noqa: F401  fixtures
 from training import Run, digest, position
 
+from pipelines.errors import UserError
 from pipelines.loaders import batch_samples
+from runtime import checkpoint, engine, interrupt
+from runtime.checkpoint import Position
+from runtime.launch import Place
 
 BATCHES = 15  # in an epoch
 
@@ -42,6 +47,7 @@ def test_signal_in_mid_epoch(start, finished, number, status):  # noqa: F811
     assert time.monotonic() - sent < 5
     epoch, batch = position(run.run / "checkpoint.pt")
     assert epoch * BATCHES + batch == run.steps, "the checkpoint is older than the last finished step"
+    assert not batch or position(run.run / "checkpoint.old.pt") == (epoch, 0), "there was one in the epoch before"
     assert run.errors.splitlines()[-1] == "interrupted"
     assert f"checkpoint is of {epoch} epochs and {batch} batches" in run.output
     again = start()
@@ -128,6 +134,39 @@ def test_loss_that_is_not_finite_stops_the_run(start, resnet):  # noqa: F811
     assert f"samples {', '.join(map(str, samples))})" in line
     for path in run.run.glob("checkpoint*.pt"):
         assert position(path)[1] <= batch
+
+
+def test_the_first_loss_that_is_not_finite_is_told_later(monkeypatch):
+    """A GPU is looked at now and then only."""
+    monkeypatch.setattr(engine.EpochSums, "check", lambda self: None)
+
+    class Loader(list):
+        def samples(self, epoch, batch):
+            return [epoch, batch]
+
+    sums = engine.EpochSums(Place(0, 1, torch.device("cpu")), Loader(range(10)), Position(3))
+    for loss in (1.0, 2.0, math.inf, math.nan, 1.0):
+        sums.add(torch.tensor(loss), 4, 0.1 + sums.batch)
+    monkeypatch.undo()
+    with pytest.raises(UserError, match=r"became inf in epoch 3, batch 2 of 10 \(learning rate 2.1, samples 3, 2\)"):
+        sums.check()
+
+
+def test_time_for_a_checkpoint(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(interrupt.time, "monotonic", lambda: now[0])
+    keeper = interrupt.Keeper(
+        Place(0, 1, torch.device("cpu")), lambda position, ranks: {"batch": position.batch}, tmp_path, 2
+    )
+    saved = []
+    for batch in range(1, 8):
+        now[0] += 50
+        keeper.step_begins()
+        keeper.step_ended(lambda batch=batch: Position(0, batch))
+        saved.append(
+            checkpoint.load(tmp_path / "checkpoint.pt")["batch"] if (tmp_path / "checkpoint.pt").exists() else 0
+        )
+    assert saved == [0, 0, 3, 3, 3, 6, 6]
 
 
 def test_samples_of_a_batch_are_those_of_the_order():
