@@ -89,7 +89,7 @@ def train(bench, work: Path, mode: str, seed: int) -> float:
     arguments = [
         f"--config-file={bench.recipe}", f"--data.train_dataset={work / f'{mode}_train.beton'}",
         f"--data.val_dataset={work / f'{mode}_val.beton'}", "--data.num_workers=1", "--data.in_memory=1",
-        f"--training.seed={seed}", f"--logging.folder={work}", f"--logging.name={name}",
+        f"--training.seed={seed}", f"--logging.folder={work}", f"--logging.name={name}", "--logging.log_level=0",
     ]  # fmt: skip
     if bench.epochs:
         peak, ramp = max(1, bench.epochs // 8), bench.epochs
