@@ -97,6 +97,8 @@ def train(bench, work: Path, mode: str, seed: int) -> float:
         arguments += [f"--resolution.start_ramp={ramp}", f"--resolution.end_ramp={ramp}"]
     if bench.resolution:
         arguments += [f"--resolution.{which}={bench.resolution}" for which in ("min_res", "max_res")]
+        # Random crops show things larger than whole photos do (Touvron et al. 2019, FixRes)
+        arguments.append(f"--validation.resolution={round(bench.resolution * 4 / 3 / 32) * 32}")
     call("train_imagenet.py", arguments)
     lines = (work / name / "log.jsonl").read_text().splitlines()
     top_1 = json.loads(lines[-1])["top_1"]
