@@ -33,7 +33,7 @@ _HERE = Path(__file__).resolve().parent
 _PROTOCOLS = ("load", "train")
 _LEAVES_OUT = [
     "The page cache is warm: a first epoch is read before the clock starts. Cold disks and networks are not measured.",
-    "The standard loader resizes with Pillow's antialiased bilinear filter, FFCV with OpenCV's area filter.",
+    "The standard loader resizes with Pillow's antialiased bilinear filter, ffcv and ffcv_stock by area.",
     "A .beton holds photos that were shrunk and encoded once more; the photo folder holds the originals.",
     "`cached` repeats one batch: the ceiling, not a loader to train with.",
 ]
