@@ -4,9 +4,9 @@
     python profile_loaders.py --profile.photos=FOLDER/train --profile.dataset=train.beton \
         --profile.stages='rrc(224)|flip|normalize' --profile.loaders=ffcv,torch,cached --profile.out=DIR
 
-Protocol `load`: batches on the host, nothing else. Protocol `train`: the real trainer (profile.config,
-and the validation data). Every measurement is a fresh process; rounds interleave the loaders. With
-profile.runs the report is made of finished run folders.
+Protocol `load`: batches on the host, nothing else. Protocol `train`: the real trainer (profile.trainer,
+profile.config, and the validation data); several recipes make one report. Every measurement is a fresh
+process; rounds interleave the loaders. With profile.runs the report is made of finished run folders.
 """
 
 import runtime.start  # noqa: F401  checks the set-up; must come before torch
@@ -33,7 +33,7 @@ _HERE = Path(__file__).resolve().parent
 _PROTOCOLS = ("load", "train")
 _LEAVES_OUT = [
     "The page cache is warm: a first epoch is read before the clock starts. Cold disks and networks are not measured.",
-    "The standard loader resizes with Pillow's antialiased bilinear filter, FFCV with OpenCV's area filter.",
+    "The standard loader resizes with Pillow's antialiased bilinear filter, ffcv and ffcv_stock by area.",
     "A .beton holds photos that were shrunk and encoded once more; the photo folder holds the originals.",
     "`cached` repeats one batch: the ceiling, not a loader to train with.",
 ]
@@ -58,7 +58,7 @@ def declare() -> Config:
         trainer=Param(
             one_of("train_imagenet.py", "train_transformers.py"), "train: script", default="train_imagenet.py"
         ),
-        config=Param(STR, "train: recipe for the script", default="rn_configs/clothing_16_epochs.yaml"),
+        config=Param(STR, "train: recipes for the script, with commas", default="rn_configs/clothing_16_epochs.yaml"),
         epochs=Param(at_least(INT, 1), "train: instead of the recipe's number"),
         runs=Param(STR, "make the report of these finished run folders, with commas"),
         title=Param(STR, "title of the report", default="Image loaders side by side"),
@@ -69,20 +69,27 @@ def declare() -> Config:
 
 @dataclass
 class Figures:
-    """What the rounds of one loader and protocol gave."""
+    """What the rounds of one loader and protocol (train: of one recipe) gave."""
 
     loader: str
     protocol: str
+    config: str | None = None
+    recipe: str = ""  # its name, where there are several
     rounds: list[dict] = field(default_factory=list)
     skipped: str | None = None
 
+    def label(self) -> str:
+        """Name of its runs."""
+        return f"{self.loader}, {self.recipe}" if self.recipe else self.loader
+
     def row(self) -> dict:
         """The report's row: medians over the rounds, with their spread."""
-        about = {"loader": self.loader, "protocol": self.protocol}
+        # Rows of one protocol are compared: so each recipe is one of its own
+        about = {"loader": self.loader, "protocol": f"{self.protocol} {self.recipe}".strip()}
         if self.skipped:
             return {**about, "skipped": self.skipped}
         if self.protocol == "train":
-            row = report.row_from_runs(self.loader, [report.load_run(r["folder"]) for r in self.rounds])
+            row = report.row_from_runs(self.loader, [report.load_run(r["folder"]) for r in self.rounds]) | about
         else:
             row = {**about, "wait_share": None, "top_1": None}
             row["images_per_second"] = spread([r["images_per_second"] for r in self.rounds])
@@ -108,8 +115,8 @@ def main(argv: list[str]) -> None:
     else:
         figures = measure_all(profile, out)
         rows = [f.row() for f in figures]
-        folders = {f.loader: f.rounds for f in figures if f.protocol == "train" and f.rounds}
-        runs = {loader: [report.load_run(r["folder"]) for r in rounds] for loader, rounds in folders.items()}
+        trained = [f for f in figures if f.protocol == "train" and f.rounds]
+        runs = {f.label(): [report.load_run(r["folder"]) for r in f.rounds] for f in trained}
     told = {k: v for k, v in settings.flat().items() if v is not None} | {"leaves_out": _LEAVES_OUT}
     facts = {**env.machine(), "versions": env.versions()}
     path = report.write_report(
@@ -142,13 +149,22 @@ def measure_all(profile, out: Path) -> list[Figures]:
     out.mkdir(parents=True, exist_ok=True)
     everything = []
     for protocol in protocols:
-        figures = [Figures(name, protocol, skipped=why_not(name, profile, protocol)) for name in names]
+        configs = profile.config.split(",") if protocol == "train" else [None]
+        reasons = {name: why_not(name, profile, protocol) for name in names}
+        recipes = [Path(config).stem for config in configs] if len(configs) > 1 else [""]
+        figures = [
+            Figures(name, protocol, config, recipe, skipped=reasons[name])
+            for config, recipe in zip(configs, recipes, strict=True)
+            for name in names
+        ]
         for round_number in range(profile.rounds):
             turn = [f for f in figures if not f.skipped]
             random.Random(round_number).shuffle(turn)
             for f in turn:
-                one = measure_load if protocol == "load" else measure_train
-                f.rounds.append(one(f.loader, profile, round_number, out))
+                if protocol == "load":
+                    f.rounds.append(measure_load(f.loader, profile, round_number, out))
+                else:
+                    f.rounds.append(measure_train(f.loader, f.config, profile, round_number, out))
                 print(f"=> {protocol}, round {round_number + 1} of {profile.rounds}: {f.loader}", flush=True)
         everything += figures
     if all(f.skipped for f in everything):
@@ -196,11 +212,11 @@ def measure_load(name: str, profile, round_number: int, out: Path) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def measure_train(name: str, profile, round_number: int, out: Path) -> dict:
-    """Protocol train: the trainer in a fresh process, seeded with the number of the round."""
+def measure_train(name: str, config: str, profile, round_number: int, out: Path) -> dict:
+    """Protocol train: the trainer with a recipe in a fresh process, seeded with the number of the round."""
     parent = Path(tempfile.mkdtemp(prefix=f"{name}_{round_number}_", dir=out))
     command = [
-        sys.executable, str(_HERE / profile.trainer), f"--config-file={profile.config}",
+        sys.executable, str(_HERE / profile.trainer), f"--config-file={config}",
         f"--data.loader={name}", f"--data.train_dataset={path_for(name, profile)}",
         f"--data.val_dataset={path_for(name, profile, 'val_')}", f"--data.num_workers={profile.num_workers}",
         f"--data.in_memory={profile.in_memory}", f"--training.seed={round_number}",

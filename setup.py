@@ -1,7 +1,9 @@
 """Builds pipelines/kernels; everything else about the package is in pyproject.toml."""
 
+import os
 import platform
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setuptools import Extension, setup
@@ -25,15 +27,17 @@ class BuildKernels(build_ext):
 
     def build_extension(self, extension: Extension) -> None:
         """Compile and link the shared library."""
-        objects = []
-        for source in extension.sources:
+
+        def compiled(source: str) -> str:
             flags = FLAGS + OF_FILE.get(Path(source).name, [])
-            objects += self.compiler.compile(
-                [source], self.build_temp, include_dirs=extension.include_dirs, extra_postargs=flags
-            )
+            folders = extension.include_dirs
+            return self.compiler.compile([source], self.build_temp, include_dirs=folders, extra_postargs=flags)[0]
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            objects = list(pool.map(compiled, extension.sources))
         target = self.get_ext_fullpath(extension.name)
         Path(target).parent.mkdir(parents=True, exist_ok=True)
-        self.compiler.link_shared_object(  # fmt: skip
+        self.compiler.link_shared_object(
             objects,
             target,
             libraries=extension.libraries,

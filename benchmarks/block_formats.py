@@ -3,7 +3,7 @@
     python benchmarks/block_formats.py --photos FOLDER --count 200 --out FILE.json
 
 The photos of the folder (`count` of them, spread evenly) are shrunk to at most 500 px and stored as JPEG, as blocks
-(pipelines/kernels/blocks.cpp), and in formats that were considered, of which there are only models in NumPy, without
+(pipelines/kernels/blocks.h), and in formats that were considered, of which there are only models in NumPy, without
 a speed. A fixed format has blocks of the same number of bits an index everywhere; "luma 4x8:4" is 4 rows, 8 columns,
 4 bits. In a variable format blocks have as many bits as they need and the photo as a whole has a given size. PSNR is
 that of RGB against the photo, colour interpolated as libjpeg does, also after halving both. Means over the photos;
@@ -138,10 +138,10 @@ def best_ms(work, seconds=0.05):
 
 
 class Blocks:
-    """blocks.cpp."""
+    """The kernels."""
 
     def __init__(self, folder):
-        sources = [ROOT / "tests" / "blocks_for_tests.cpp", ROOT / "pipelines" / "kernels" / "blocks.cpp"]
+        sources = [ROOT / "tests" / "blocks_for_tests.cpp", *(ROOT / "pipelines" / "kernels").glob("blocks_*.cpp")]
         flags = ["-O3", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off"]
         subprocess.run(["g++", *flags, *sources, "-o", Path(folder) / "blocks.so"], check=True)
         self.lib = ctypes.CDLL(str(Path(folder) / "blocks.so"))

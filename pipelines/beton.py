@@ -71,7 +71,7 @@ class Index:
 
 
 def blocks_size(height, width):
-    """Bytes of a photo stored as blocks (pipelines/kernels/blocks.cpp has the layout), for integers or int64 arrays."""
+    """Bytes of a photo stored as blocks (pipelines/kernels/blocks.h has the layout), for integers or int64 arrays."""
 
     def plane(height, width):
         rows, columns = -(-height // 4), -(-width // 8)

@@ -6,6 +6,7 @@ Only the standard library here.
 import importlib.util
 import os
 import sys
+from pathlib import Path
 
 # torch's threads wait for each other by spinning. Where the loader's threads, or another program, want
 # the same cores, each wait then lasts a time slice: 7 s instead of 0.25 s for a step of ResNet-18
@@ -14,6 +15,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _NEEDED = ("fastargs", "ffcv", "numba", "torch", "torchvision", "timm")
 _missing = [module for module in _NEEDED if importlib.util.find_spec(module) is None]
+if not any((Path(__file__).parent.parent / "pipelines" / "kernels").glob("_kernels.*")):
+    _missing.append("the compiled kernels")
 if _missing:
     print(
         f"error: {', '.join(_missing)} not installed for {sys.executable}; "

@@ -1,4 +1,4 @@
-// blocks.cpp for Python, without the rest of the kernels.
+// The blocks for Python, without the rest of the kernels.
 #include <cstring>
 
 #include "../pipelines/kernels/kernels.h"

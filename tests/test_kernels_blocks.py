@@ -65,7 +65,7 @@ class Kernels:
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     folder = tmp_path_factory.mktemp("blocks")
-    sources = [ROOT / "tests" / "blocks_for_tests.cpp", ROOT / "pipelines" / "kernels" / "blocks.cpp"]
+    sources = [ROOT / "tests" / "blocks_for_tests.cpp", *(ROOT / "pipelines" / "kernels").glob("blocks_*.cpp")]
     command = ["g++", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off", *sources, "-o"]
     runs = {name: subprocess.Popen([*command, folder / f"{name}.so", *flags]) for name, flags in FLAGS.items()}
     assert all(run.wait() == 0 for run in runs.values())

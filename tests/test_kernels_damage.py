@@ -27,7 +27,7 @@ def fuzzer(tmp_path_factory):
     path = tmp_path_factory.mktemp("fuzz") / "fuzz_kernels"
     source = TESTS.parent / "pipelines" / "kernels"
     flags = ["-std=c++17", "-O1", "-g1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"]
-    files = [TESTS / "fuzz_kernels.cpp", source / "jpeg.cpp", source / "blocks.cpp"]
+    files = [TESTS / "fuzz_kernels.cpp", source / "jpeg.cpp", *source.glob("blocks_*.cpp")]
     command = ["g++", *flags, f"-I{source}", *files, "-o", path, "-lturbojpeg"]
     subprocess.run(list(map(str, command)), check=True)
     return path

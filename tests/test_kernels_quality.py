@@ -125,7 +125,8 @@ sides = st.one_of(st.integers(1, 9), st.integers(1, 70))
 @example(17, 1, 1, 1, 3, 3, "440", 1)
 def test_any_jpeg_any_box_any_size(height, width, h, w, rows, columns, sampling, seed):
     rng = np.random.default_rng(seed)
-    small = rng.integers(0, 256, (height // 6 + 2, width // 6 + 2, 3), np.uint8)
+    # No colours near those that RGB does not have: libjpeg cuts them off before the resize, the kernels after it
+    small = rng.integers(90, 166, (height // 6 + 2, width // 6 + 2, 3), np.uint8)
     photo = np.ascontiguousarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC))
     if sampling == "gray":
         payload = cv2.imencode(".jpg", photo[..., 0])[1].reshape(-1)
@@ -135,5 +136,4 @@ def test_any_jpeg_any_box_any_size(height, width, h, w, rows, columns, sampling,
     h, w = min(h, height), min(w, width)
     box = (int(rng.integers(0, height - h + 1)), int(rng.integers(0, width - w + 1)), h, w)
     difference = np.abs(cut(payload, JPEG, photo, box, (rows, columns)) - reference(exact, box, (rows, columns)))
-    # Colours that RGB does not have are cut off before the resize by libjpeg, and after it here
-    assert difference.mean() < 1.5 and difference.max() < 40
+    assert difference.max() < 4

@@ -77,12 +77,13 @@ def test_the_batches_before_a_damaged_photo_arrive(tmp_path):
 def test_an_exception_in_a_stage_names_the_samples_and_leaves_nothing(numbered, monkeypatch, workers):
     calls, error = [], ZeroDivisionError("the stage is broken")
 
-    def broken(self, images, keys):
-        calls.append(len(images))
+    def broken(self, keys):
+        calls.append(len(keys))
         if len(calls) >= 3:
             raise error
+        return np.zeros(len(keys), bool)
 
-    monkeypatch.setattr(Flip, "apply", broken)
+    monkeypatch.setattr(Flip, "mirrors", broken)
     before = set(threading.enumerate())
     loader = open_loader("ffcv", task(numbered["beton"], workers=workers, batch_size=4, shuffle=False))
     with pytest.raises(RuntimeError, match=r"the stage is broken.* samples \d+, \d+, \d+, \d+ of .*beton") as caught:
@@ -94,7 +95,7 @@ def test_an_exception_in_a_stage_names_the_samples_and_leaves_nothing(numbered, 
 def test_after_an_error_the_loader_can_be_used_again(numbered, monkeypatch):
     loader = open_loader("ffcv", task(numbered["beton"]))
     with monkeypatch.context() as patch:
-        patch.setattr(Flip, "apply", lambda *_: 1 / 0)
+        patch.setattr(Flip, "mirrors", lambda *_: 1 / 0)
         with pytest.raises(RuntimeError, match="division by zero"):
             within(20, lambda: list(loader))
     assert len(within(20, lambda: list(loader))) == 5
@@ -109,7 +110,7 @@ def test_a_wrong_order_of_stages_is_an_error_and_not_an_endless_loop(numbered, s
 
 
 def test_an_unknown_loader_is_a_user_error(numbered):
-    with pytest.raises(UserError, match="did you mean 'ffcv'.*use one of cached, ffcv, torch"):
+    with pytest.raises(UserError, match="did you mean 'ffcv'.*use one of cached, ffcv, ffcv_stock, torch"):
         open_loader("fcv", task(numbered["beton"]))
 
 

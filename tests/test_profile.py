@@ -80,6 +80,26 @@ def test_train_protocol_trains_with_each_loader_and_plots_it(photo_folder, beton
         assert rows[row["loader"]]["images_per_second"] == row["images_per_second"]
 
 
+def test_several_recipes_for_transformers_make_one_report(betons, tmp_path):
+    for name, arch in (("vit", "vit_tiny_patch16_224"), ("levit", "levit_128s")):
+        (tmp_path / f"{name}.yaml").write_text(
+            f"model: {{arch: 'timm:{arch}', img_size: 64}}\ndata: {{resolution: 64}}\nvalidation: {{resolution: 64}}\n"
+            "training: {batch_size: 24, epochs: 1, optimizer: adamw}\nlr: {lr: 1e-3, warmup_epochs: 0}\n"
+        )
+    out = tmp_path / "report"
+    done = run_script(
+        "profile_loaders.py", "--profile.protocol=train", "--profile.trainer=train_transformers.py",
+        f"--profile.config={tmp_path}/vit.yaml,{tmp_path}/levit.yaml", "--profile.loaders=ffcv", "--profile.rounds=1",
+        f"--profile.dataset={betons['train']}", f"--profile.val_dataset={betons['val']}", f"--profile.out={out}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((out / "report.json").read_text())["rows"]
+    assert [(row["loader"], row["protocol"]) for row in rows] == [("ffcv", "train vit"), ("ffcv", "train levit")]
+    for plot in ("runtime_per_epoch", "accuracy_per_epoch", "loss_per_epoch"):
+        assert (out / f"{plot}.png").stat().st_size > 1000
+    assert "ffcv, levit" in (out / "runtime_per_epoch.svg").read_text()
+
+
 def test_a_loader_without_its_data_is_skipped_by_name(betons, tmp_path):
     done = run_script(
         "profile_loaders.py", f"--profile.dataset={betons['train']}", "--profile.stages=rrc(32)|flip|normalize",

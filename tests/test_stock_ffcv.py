@@ -51,7 +51,7 @@ def test_a_centre_crop_is_stock_ffcvs_but_for_its_less_exact_decoding(stock):
     ours = list(open_loader("ffcv", task(path, stages=stages, shuffle=False, drop_last=False)))
     images = torch.cat([images for images, _ in ours]).permute(0, 2, 3, 1).numpy()
     difference = np.abs(images.astype(int) - theirs["images"])
-    assert difference.mean() < 1 and np.quantile(difference, 0.999) <= 6
+    assert difference.mean() < 2 and np.quantile(difference, 0.999) <= 10
     np.testing.assert_array_equal(torch.cat([labels for _, labels in ours]).numpy(), theirs["labels"])
 
 

@@ -1,6 +1,6 @@
 // What the kernels share: parts of decoded photos, and the functions between which they travel.
 //
-//     jpeg.cpp, blocks.cpp: payload -> Picture        resize.cpp: Picture -> pixels or numbers of the batch
+//     jpeg.cpp, blocks_decode.cpp: payload -> Picture        resize.cpp: Picture -> pixels or numbers of the batch
 //
 // kernels.cpp has the functions that Python sees. Nothing here throws, and nothing reads or writes beyond
 // what it was given, whatever a payload holds: a damaged one is a code other than GOOD.
@@ -48,7 +48,7 @@ struct Picture {
 
 // Memory that is used again for each photo. One for each thread.
 struct Scratch {
-    std::vector<uint8_t> bytes[4];    // jpeg.cpp and blocks.cpp: the planes; [3]: what resize.cpp makes on the way
+    std::vector<uint8_t> bytes[4];    // jpeg.cpp, blocks_decode.cpp: the planes; [3]: what resize.cpp makes on the way
     std::vector<int32_t> numbers[4];  // resize.cpp: weights
     std::vector<float> floats[4];     // resize.cpp: weights
     void* decompressor = nullptr;     // jpeg.cpp's own

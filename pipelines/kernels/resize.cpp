@@ -219,7 +219,8 @@ void resize(const Picture& picture, const Cut& cut, const Target& target, Scratc
                      scratch.numbers[2 * p + 1], scratch.floats[2 * p + 1], job.columns[p]);
     }
     // Pillow 13 begins with the rows where that leaves much less to do
-    const int64_t fewer_rows = int64_t(axes[0].length) - cut.rows, fewer_columns = int64_t(axes[1].length) - cut.columns;
+    const int64_t fewer_rows = int64_t(axes[0].length) - cut.rows;
+    const int64_t fewer_columns = int64_t(axes[1].length) - cut.columns;
     job.rows_first = fewer_rows > 0 && fewer_rows > 2 * fewer_columns;
     lay_out(job, picture, planes, channels, scratch);
     passes()(job, target);
