@@ -24,10 +24,11 @@ from pathlib import Path
 
 from fastargs import Config, Param, Section
 
-from pipelines import loaders, stages
+from pipelines import beton, loaders, stages
 from pipelines.errors import UserError
-from runtime import env, report
-from runtime.config import BOOL, FLOAT, INT, STR, at_least, between, one_of, parse, run
+from runtime import env, report, sections
+from runtime.config import BOOL, FLOAT, INT, PATH, PATHS, STR, between, one_of, parse, read_files, run
+from runtime.sections import BATCH, EPOCHS, WORKERS
 
 _HERE = Path(__file__).resolve().parent
 _PROTOCOLS = ("load", "train")
@@ -45,25 +46,34 @@ def declare() -> Config:
     Section("profile", "what to measure", config_descriptor=config).params(
         protocol=Param(STR, "load, train, or both with a comma", default="load"),
         loaders=Param(STR, "files in pipelines/loaders, with commas", default="ffcv,torch,cached"),
-        photos=Param(STR, "photo folder (one folder for each class), for loaders that read photos"),
-        dataset=Param(STR, "the same photos as a .beton"),
-        val_photos=Param(STR, "train: photo folder for validation"),
-        val_dataset=Param(STR, "train: .beton for validation"),
+        photos=Param(PATH, "photo folder (one folder for each class), for loaders that read photos"),
+        dataset=Param(PATH, "the same photos as a .beton"),
+        val_photos=Param(PATH, "train: photo folder for validation"),
+        val_dataset=Param(PATH, "train: .beton for validation"),
         stages=Param(STR, "load: the pipeline", default="rrc(224)|flip|normalize"),
-        batch_size=Param(at_least(INT, 1), "load: photos in a batch", default=128),
-        num_workers=Param(at_least(INT, 1), "threads or processes of a loader", default=2),
+        batch_size=Param(BATCH, "load: photos in a batch", default=128),
+        num_workers=Param(WORKERS, "threads or processes of a loader", default=2),
         in_memory=Param(BOOL, "the dataset fits into memory", default=1),
-        rounds=Param(at_least(INT, 1), "measurements of each loader", default=5),
+        rounds=Param(between(INT, 1, 1000), "measurements of each loader", default=5),
         seconds=Param(between(FLOAT, 0, 3600), "load: time at least so long (whole epochs)", default=3),
         trainer=Param(
             one_of("train_imagenet.py", "train_transformers.py"), "train: script", default="train_imagenet.py"
         ),
-        config=Param(STR, "train: recipes for the script, with commas", default="rn_configs/clothing_16_epochs.yaml"),
-        epochs=Param(at_least(INT, 1), "train: instead of the recipe's number"),
-        runs=Param(STR, "make the report of these finished run folders, with commas"),
+        config=Param(PATHS, "train: recipes for the script, with commas", default="rn_configs/clothing_16_epochs.yaml"),
+        epochs=Param(EPOCHS, "train: instead of the recipe's number"),
+        runs=Param(PATHS, "make the report of these finished run folders, with commas"),
         title=Param(STR, "title of the report", default="Image loaders side by side"),
-        out=Param(STR, "folder for the report", required=True),
+        out=Param(PATH, "folder for the report", required=True),
     )
+    return config
+
+
+def trainer_config(trainer: str) -> Config:
+    """The sections that a trainer has; to import the trainer itself takes seconds."""
+    config = Config()
+    sections.add_data(config)
+    (sections.add_training if trainer == "train_imagenet.py" else sections.add_transformer_training)(config)
+    sections.add_running(config)
     return config
 
 
@@ -146,7 +156,10 @@ def measure_all(profile, out: Path) -> list[Figures]:
         if protocol not in _PROTOCOLS:
             raise UserError(f"unknown protocol '{protocol}'", f"use {' or '.join(_PROTOCOLS)}")
     stages.parse(profile.stages)
-    out.mkdir(parents=True, exist_ok=True)
+    if "train" in protocols:
+        # Not only after the loaders before it are measured
+        read_files(trainer_config(profile.trainer), profile.config.split(","))
+    report.make_folder(out)
     everything = []
     for protocol in protocols:
         configs = profile.config.split(",") if protocol == "train" else [None]
@@ -185,12 +198,17 @@ def why_not(name: str, profile, protocol: str) -> str | None:
 
 
 def path_for(name: str, profile, prefix: str = "") -> str | None:
-    """The data that a loader reads: the photo folder or the .beton (`prefix` val_: those for validation)."""
+    """The data that a loader reads: the photo folder or the .beton (`prefix` val_: those for validation).
+
+    Raises UserError where it is none.
+    """
     kinds = {"photos": ["photos"], "beton": ["dataset"], "any": ["dataset", "photos"]}[loaders.reads(name)]
-    given = [getattr(profile, prefix + kind) for kind in kinds]
-    path = next((p for p in given if p), None)
-    if path and not Path(path).exists():
-        raise UserError(f"there is no {path}", "check the path")
+    given = [(kind, path) for kind in kinds if (path := getattr(profile, prefix + kind))]
+    kind, path = given[0] if given else (None, None)
+    if kind == "dataset":
+        beton.read_index(path)
+    elif kind == "photos" and not os.path.isdir(path):
+        raise UserError(f"there is no folder {path}", "check the path")
     return path
 
 
@@ -205,9 +223,14 @@ def measure_load(name: str, profile, round_number: int, out: Path) -> dict:
         "in_memory": bool(profile.in_memory),
     }
     told = json.dumps({"loader": name, "seconds": profile.seconds, "task": task})
-    done = subprocess.run([sys.executable, "-m", "runtime.measure", told], cwd=_HERE, stdout=subprocess.PIPE, text=True)
+    done = subprocess.run([sys.executable, "-m", "runtime.measure", told], cwd=_HERE, capture_output=True, text=True)
+    lines = done.stderr.splitlines()
+    said = lines.pop() if done.returncode == 2 and lines else ""
+    print(*lines, sep="\n", end="\n" if lines else "", file=sys.stderr)
+    if said:
+        what, _, to_do = said.removeprefix("error: ").rpartition("; ")
+        raise UserError(f"loader '{name}': {what}", to_do)
     if done.returncode:
-        # It has said why on stderr
         raise UserError(f"loader '{name}' failed with status {done.returncode}", "see the message above")
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -232,6 +255,8 @@ def measure_train(name: str, config: str, profile, round_number: int, out: Path)
         trainer.wait()
         raise
     trainer.returncode = os.waitstatus_to_exitcode(status)
+    if trainer.returncode == 2:
+        sys.exit(2)  # it has said why, in one line
     if trainer.returncode:
         raise UserError(f"training with loader '{name}' failed with status {trainer.returncode}", "see above")
     images = sum(line["images"] for line in report.load_run(parent / "run")["epochs"])

@@ -28,9 +28,12 @@ if [ -n "$data" ]; then
     [ -d "$data/train" ] && [ -d "$data/val" ] || fail "$data has no train/ and val/; give a folder that has both"
     data=$(cd "$data" && pwd)
 fi
+whole() { [ -z "$2" ] || [[ $2 =~ ^[1-9][0-9]{0,4}$ ]] || fail "$1 $2 is not a number from 1 to 99999; give one"; }
+whole --epochs "$epochs"; whole --rounds "$rounds"; whole --workers "$workers"; whole --max-side "$side"
+[ -z "$config" ] || [ -f "$config" ] || fail "there is no file $config; give --config the path of a recipe"
 "$here/setup.sh"
 python=$here/.venv/bin/python
-mkdir -p "$out"
+mkdir -p "$out" 2> /dev/null || fail "cannot make the folder $out; give another --out"
 out=$(cd "$out" && pwd)
 
 if [ -z "$data" ]; then

@@ -10,6 +10,13 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 fail() { echo "error: $1" >&2; exit 2; }
 
 python=${PYTHON:-python3}
+for extra in "$@"; do  # before anything is removed
+    case $extra in
+        cuda | fastervit | test) ;;
+        *) fail "there is no extra '$extra'; give cuda or fastervit" ;;
+    esac
+done
+command -v "$python" > /dev/null || fail "there is no $python; set PYTHON to a Python of 3.11 to 3.13"
 extras=$(IFS=,; echo "test${*:+,}$*")
 stamp=.venv/.installed
 state=$(cat pyproject.toml setup.sh | cksum; echo "$extras ${PYTHON:-}")

@@ -25,15 +25,25 @@ from runtime.launch import run as run_ranks
 from runtime.precision import Precision
 
 
-def main(argv: list[str]) -> None:
-    """Read the settings and start the processes."""
+def declare() -> Config:
+    """All sections."""
     config = Config()
     sections.add_data(config)
     sections.add_training(config)
     sections.add_running(config)
-    settings = parse(config, argv)
-    if settings.resolution.min_res > settings.resolution.max_res:
+    return config
+
+
+def main(argv: list[str]) -> None:
+    """Read the settings and start the processes."""
+    settings = parse(declare(), argv)
+    side, lr, epochs = settings.resolution, settings.lr, settings.training.epochs
+    if side.min_res > side.max_res:
         raise UserError("resolution.min_res is larger than resolution.max_res", "exchange them")
+    if side.start_ramp > side.end_ramp:
+        raise UserError("resolution.start_ramp is later than resolution.end_ramp", "exchange them")
+    if lr.lr_schedule_type == "cyclic" and lr.lr_peak_epoch >= epochs:
+        print(f"=> lr.lr_peak_epoch={lr.lr_peak_epoch:g} is not before training.epochs={epochs}: the rate only rises")
     run_ranks(train, settings)
 
 

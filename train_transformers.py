@@ -13,6 +13,7 @@ the weights, distillation, MESA: what of it is used, the recipe says. Several GP
 import runtime.start  # noqa: F401  checks the set-up; must come before torch
 
 # isort: split
+import contextlib
 from pathlib import Path
 
 import torch
@@ -28,18 +29,26 @@ from runtime.launch import run as run_ranks
 from runtime.precision import Precision
 
 
-def main(argv: list[str]) -> None:
-    """Read the settings and start the processes."""
+def declare() -> Config:
+    """All sections."""
     config = Config()
     sections.add_data(config)
     sections.add_transformer_training(config)
     sections.add_running(config)
-    settings = parse(config, argv)
+    return config
+
+
+def main(argv: list[str]) -> None:
+    """Read the settings and start the processes."""
+    settings = parse(declare(), argv)
     training = settings.training
     if settings.mesa.weight > 0 and training.ema is None:
         raise UserError("MESA needs a moving average of the weights", "set training.ema")
     if (training.mixup > 0 or training.cutmix > 0) and training.batch_size % 2:
         raise UserError(f"Mixup pairs photos, and training.batch_size={training.batch_size} is odd", "make it even")
+    if settings.lr.warmup_epochs >= training.epochs:
+        what = f"lr.warmup_epochs={settings.lr.warmup_epochs} does not end before training.epochs={training.epochs}"
+        print(f"=> {what}: the rate only rises")
     run_ranks(train, settings)
 
 
@@ -111,6 +120,7 @@ def open_teacher(settings, classes: int, place: Place) -> torch.nn.Module | None
     if told.mode == "none":
         return None
     teacher = models.build(told.teacher, classes, pretrained=told.teacher_weights is None)
+    models.sides.check(told.teacher, teacher, [settings.data.resolution], contextlib.nullcontext())
     if told.teacher_weights is not None:
         path = Path(told.teacher_weights)
         checkpoint.load_weights(teacher, checkpoint.load(path), path)

@@ -22,7 +22,7 @@ from tqdm import tqdm
 from pipelines import check
 from pipelines.sources import open_source
 from pipelines.writer import WriteOptions, write
-from runtime.config import BOOL, FLOAT, INT, STR, at_least, between, one_of, parse, run
+from runtime.config import BOOL, FLOAT, INT, PATH, STR, between, one_of, parse, run
 
 
 def declare() -> Config:
@@ -31,20 +31,20 @@ def declare() -> Config:
     Section("cfg", "what to write, and how", config_descriptor=config).params(
         dataset=Param(STR, "source: a file in pipelines/sources, or imagenet for imagefolder", default="imagenet"),
         split=Param(one_of("train", "val"), "train or val", required=True),
-        data_dir=Param(STR, "where the source finds its data (not for generated)"),
-        write_path=Param(STR, "the .beton to write", required=True),
+        data_dir=Param(PATH, "where the source finds its data (not for generated)"),
+        write_path=Param(PATH, "the .beton to write", required=True),
         write_mode=Param(
             one_of("raw", "jpg", "blocks", "smart", "proportion"), "how photos are stored", default="smart"
         ),
         max_resolution=Param(between(INT, 1, 65535), "longest side in pixels; null: as it is"),
         compress_probability=Param(between(FLOAT, 0, 1), "proportion: share of JPEGs", default=0.5),
         jpeg_quality=Param(between(INT, 1, 100), "quality of the JPEGs", default=90),
-        smart_threshold=Param(at_least(INT, 0), "smart: JPEG for photos of more bytes than this; null: none"),
+        smart_threshold=Param(between(INT, 0, 10**12), "smart: JPEG for photos of more bytes than this; null: none"),
         rest=Param(one_of("raw", "blocks"), "proportion and smart: what photos that are no JPEG become", default="raw"),
         restart_markers=Param(BOOL, "JPEGs have restart markers; 0: they have none", default=True),
         passthrough=Param(BOOL, "store plain JPEGs that need no shrinking as they are", default=False),
         num_workers=Param(between(INT, 1, 1024), "threads", default=16),
-        chunk_size=Param(at_least(INT, 1), "photos that a thread takes at a time, at most", default=100),
+        chunk_size=Param(between(INT, 1, 10**6), "photos that a thread takes at a time, at most", default=100),
         subset=Param(between(INT, -1, 10**8), "only the first so many photos; -1: all", default=-1),
         seed=Param(between(INT, 0, 2**31 - 1), "chooses the JPEGs of proportion", default=0),
         on_error=Param(one_of("raise", "skip"), "a photo that cannot be read: stop, or leave it out", default="raise"),

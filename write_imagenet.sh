@@ -18,7 +18,7 @@ python=${PYTHON:-$here/.venv/bin/python}
 command -v "$python" > /dev/null || fail "there is no $python; run ./setup.sh"
 resolution=$1 ratio=$2 quality=$3
 shift 3
-mkdir -p "$WRITE_DIR"
+mkdir -p "$WRITE_DIR" 2> /dev/null || fail "cannot make the folder $WRITE_DIR; set WRITE_DIR to another one"
 for split in train val; do
     "$python" "$here/write_dataset.py" \
         --cfg.dataset=imagenet --cfg.split="$split" --cfg.data_dir="$photos/$split" \

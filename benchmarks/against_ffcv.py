@@ -32,8 +32,9 @@ from benchmarks.update_readme import against_table
 from pipelines import beton, decode
 from pipelines.errors import UserError
 from pipelines.sources.imagefolder import open_source
-from runtime import env
-from runtime.config import FLOAT, INT, STR, at_least, between, parse, run
+from runtime import env, report
+from runtime.config import FLOAT, INT, PATH, STR, between, parse, run
+from runtime.sections import WORKERS
 
 ROOT = Path(__file__).resolve().parent.parent
 _MAX_RESOLUTION, _QUALITY, _BATCH, _LARGE_BATCH = 500, 90, 128, 512
@@ -145,12 +146,12 @@ def declare() -> Config:
     """The section `bench`."""
     config = Config()
     Section("bench", "what to measure, and where", config_descriptor=config).params(
-        photos=Param(STR, "photo folder (one folder for each class)", required=True),
-        out=Param(STR, "the JSON to write", required=True),
-        work=Param(STR, "folder for the files that are compared; they stay there. null: a temporary one"),
-        rounds=Param(at_least(INT, 1), "measurements of each side of a row", default=5),
+        photos=Param(PATH, "photo folder (one folder for each class)", required=True),
+        out=Param(PATH, "the JSON to write", required=True),
+        work=Param(PATH, "folder for the files that are compared; they stay there. null: a temporary one"),
+        rounds=Param(between(INT, 1, 1000), "measurements of each side of a row", default=5),
         seconds=Param(between(FLOAT, 0, 3600), "time a loader at least so long (whole epochs)", default=3),
-        workers=Param(at_least(INT, 1), "threads or processes of loaders and writers", default=2),
+        workers=Param(WORKERS, "threads or processes of loaders and writers", default=2),
         only=Param(STR, "rows to measure, with commas; null: all"),
     )
     return config
@@ -161,11 +162,11 @@ def main(argv: list[str]) -> None:
     bench = parse(declare(), argv).bench
     rows = chosen(bench.only)
     photos, out = open_source(bench.photos, "train"), Path(bench.out)
-    if not out.parent.is_dir():
-        raise UserError(f"there is no folder {out.parent}", "make it, or give another bench.out")
+    report.check_file(out)
     with tempfile.TemporaryDirectory(prefix="against_ffcv_") as temporary:
-        work = Path(bench.work or temporary).resolve()
-        work.mkdir(parents=True, exist_ok=True)
+        work = Path(bench.work or temporary)
+        report.make_folder(work)
+        work = work.resolve()
         comparison = Comparison(bench, work, len(photos))
         comparison.measure(rows)
         told = {
@@ -183,7 +184,7 @@ def main(argv: list[str]) -> None:
 def chosen(only: str | None) -> list[Row]:
     """The rows of these names, in the table's order; raises UserError for an unknown one."""
     names = [row.name for row in ROWS]
-    wanted = only.split(",") if only else names
+    wanted = names if only is None else only.split(",")
     for name in wanted:
         if name not in names:
             raise UserError(f"unknown row '{name}'", f"use {', '.join(names)}")

@@ -1,8 +1,8 @@
 """What a photo loses in each block format, how many bytes it takes, and how long: why write_mode=blocks is what it is.
 
-    python benchmarks/block_formats.py --photos FOLDER --count 200 --out FILE.json
+    python benchmarks/block_formats.py --bench.photos=FOLDER --bench.out=FILE.json
 
-The photos of the folder (`count` of them, spread evenly) are shrunk to at most 500 px and stored as JPEG, as blocks
+The photos of the folder (bench.count of them, spread evenly) are shrunk to at most 500 px and stored as JPEG, as blocks
 (pipelines/kernels/blocks.h), and in formats that were considered, of which there are only models in NumPy, without
 a speed. A fixed format has blocks of the same number of bits an index everywhere; "luma 4x8:4" is 4 rows, 8 columns,
 4 bits. In a variable format blocks have as many bits as they need and the photo as a whole has a given size. PSNR is
@@ -12,16 +12,27 @@ of many; to decode JPEG is to decode all of it to RGB, to decode blocks is to ge
 300 x 340 px.
 """
 
-import argparse
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import runtime.start  # noqa: F401  checks the set-up; must come before torch
+
+# isort: split
 import ctypes
 import json
+import os
 import subprocess
 import tempfile
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
+from fastargs import Config, Param, Section
+
+from pipelines.errors import UserError
+from runtime import report
+from runtime.config import INT, PATH, between, parse, run
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXED = {  # rows, columns, bits of luma and of colour
@@ -143,7 +154,10 @@ class Blocks:
     def __init__(self, folder):
         sources = [ROOT / "tests" / "blocks_for_tests.cpp", *(ROOT / "pipelines" / "kernels").glob("blocks_*.cpp")]
         flags = ["-O3", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off"]
-        subprocess.run(["g++", *flags, *sources, "-o", Path(folder) / "blocks.so"], check=True)
+        try:
+            subprocess.run(["g++", *flags, *sources, "-o", Path(folder) / "blocks.so"], check=True)
+        except FileNotFoundError:
+            raise UserError("there is no g++", "install it, e.g. with ./setup.sh") from None
         self.lib = ctypes.CDLL(str(Path(folder) / "blocks.so"))
         number, pointer = ctypes.c_int64, ctypes.c_void_p
         self.lib.size_of.argtypes, self.lib.size_of.restype = [number, number], number
@@ -215,6 +229,8 @@ def measure(rgb, blocks):
 
 def photo(path):
     bgr = cv2.imread(str(path), cv2.IMREAD_COLOR)
+    if bgr is None:
+        raise UserError(f"cannot read {path}", "take it out of bench.photos")
     scale = 500 / max(bgr.shape[:2])
     if scale < 1:
         size = [max(1, round(side * scale)) for side in bgr.shape[1::-1]]
@@ -222,15 +238,26 @@ def photo(path):
     return np.ascontiguousarray(bgr[:, :, ::-1])
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photos", type=Path, required=True)
-    parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--out", type=Path, required=True)
-    args = parser.parse_args()
+def declare() -> Config:
+    """The section `bench`."""
+    config = Config()
+    Section("bench", "what to store", config_descriptor=config).params(
+        photos=Param(PATH, "folder of photos, in folders or not", required=True),
+        count=Param(between(INT, 1, 1_000_000), "so many of them, spread evenly", default=200),
+        out=Param(PATH, "the JSON to write", required=True),
+    )
+    return config
+
+
+def main(argv):
+    bench = parse(declare(), argv).bench
+    report.check_file(Path(bench.out))
     cv2.setNumThreads(1)
-    paths = sorted(p for p in args.photos.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-    paths = [paths[int(i)] for i in np.linspace(0, len(paths) - 1, min(args.count, len(paths)))]
+    found = Path(bench.photos).rglob("*") if os.path.isdir(bench.photos) else []
+    paths = sorted(p for p in found if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not paths:
+        raise UserError(f"there are no photos in {bench.photos}", "give a folder of .jpg or .png files")
+    paths = [paths[int(i)] for i in np.linspace(0, len(paths) - 1, min(bench.count, len(paths)))]
     with tempfile.TemporaryDirectory() as folder:
         blocks = Blocks(folder)
         measured = [measure(photo(path), blocks) for path in paths]
@@ -252,8 +279,8 @@ def main():
         shares = [f"{100 * share:.1f} %" for share in worse]
         lines.append(f"| {' | '.join([format_name, *numbers, *shares, *times])} |")
     print("\n".join(lines))
-    args.out.write_text(json.dumps({"photos": len(paths), "rows": table}, indent=1) + "\n")
+    Path(bench.out).write_text(json.dumps({"photos": len(paths), "rows": table}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -22,9 +22,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 from fastargs import Config, Param, Section
 
+import profile_loaders
 from pipelines.errors import UserError
-from runtime import env
-from runtime.config import INT, STR, at_least, between, parse, run
+from pipelines.sources.imagefolder import open_source
+from runtime import env, report
+from runtime.config import INT, PATH, between, parse, read_files, run
+from runtime.sections import EPOCHS
 
 ROOT = Path(__file__).resolve().parent.parent
 _MODES = ("jpg", "raw", "blocks")
@@ -34,15 +37,15 @@ def declare() -> Config:
     """The section `bench`."""
     config = Config()
     Section("bench", "what to train", config_descriptor=config).params(
-        photos=Param(STR, "folder with train/<class>/ and val/<class>/", required=True),
-        out=Param(STR, "the JSON to write", required=True),
-        recipe=Param(STR, "for train_imagenet.py", default="rn_configs/clothing_16_epochs.yaml"),
-        epochs=Param(at_least(INT, 1), "instead of the recipe's number"),
-        resolution=Param(at_least(INT, 32), "instead of the recipe's, from the first epoch to the last"),
+        photos=Param(PATH, "folder with train/<class>/ and val/<class>/", required=True),
+        out=Param(PATH, "the JSON to write", required=True),
+        recipe=Param(PATH, "for train_imagenet.py", default="rn_configs/clothing_16_epochs.yaml"),
+        epochs=Param(EPOCHS, "instead of the recipe's number"),
+        resolution=Param(between(INT, 32, 3072), "instead of the recipe's, from the first epoch to the last"),
         max_resolution=Param(between(INT, 1, 65535), "longest side of the stored photos in pixels", default=256),
-        seeds=Param(at_least(INT, 1), "runs of each mode", default=5),
-        jobs=Param(at_least(INT, 1), "runs at a time", default=2),
-        work=Param(STR, "folder for betons and runs (default: a temporary one)"),
+        seeds=Param(between(INT, 1, 1000), "runs of each mode", default=5),
+        jobs=Param(between(INT, 1, 1024), "runs at a time", default=2),
+        work=Param(PATH, "folder for betons and runs (default: a temporary one)"),
     )
     return config
 
@@ -50,9 +53,13 @@ def declare() -> Config:
 def main(argv: list[str]) -> None:
     """Write the betons, train, write the JSON."""
     bench = parse(declare(), argv).bench
+    read_files(profile_loaders.trainer_config("train_imagenet.py"), [bench.recipe])
+    report.check_file(Path(bench.out))
+    for split in ("train", "val"):
+        open_source(f"{bench.photos}/{split}", split)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(bench.work or temporary)
-        work.mkdir(parents=True, exist_ok=True)
+        report.make_folder(work)
         for mode in _MODES:
             for split in ("train", "val"):
                 write(bench, work, mode, split)
@@ -111,7 +118,9 @@ def call(script: str, arguments: list[str]) -> None:
     command = [sys.executable, str(ROOT / script), *arguments]
     done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
     if done.returncode:
-        raise UserError(f"{script} failed: {done.stderr.strip().splitlines()[-1]}", "see above")
+        lines = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
+        what, _, to_do = lines[-1].removeprefix("error: ").rpartition("; ")
+        raise UserError(f"{script} failed: {what or to_do}", to_do if what else f"run {script} by itself")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ A table stands between one of these lines and `<!-- end -->`:
     <!-- rows FILE.json -->        the rows of a report
     <!-- accuracy FILE.json -->    their accuracies only
     <!-- against FILE.json -->     the comparison with stock FFCV
+    <!-- soak FILE.json -->        memory, threads and files over a long run
     <!-- recipes -->               the recipes of ImageNet
 """
 
@@ -15,11 +16,13 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from pipelines.errors import UserError
+from runtime.config import run
 from runtime.plots import number
 from runtime.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
-_BLOCK = re.compile(r"(<!-- ((?:rows|accuracy|against) \S+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- ((?:rows|accuracy|against|soak) \S+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEAD = re.compile(r"# (ResNet-\d+), (\d+) epochs\. .*: (\.\d+) top-1, (\.\d+) top-5, ([\d.]+) minutes on (.*?)[,;]")
 
 
@@ -42,6 +45,17 @@ def accuracy_table(rows: list[dict]) -> str:
     for row in rows:
         mean, low, high = (100 * row["top_1"][k] for k in ("mean", "min", "max"))
         lines.append(f"| {row['loader']} | {mean:.1f} [{low:.1f}-{high:.1f}] | {row['top_1']['n']} |")
+    return "\n".join(lines)
+
+
+def soak_table(facts: dict) -> str:
+    """What benchmarks/soak.py has seen."""
+    about = f"{facts['settings']['minutes']:g} minutes, {facts['loaders']} loaders, {facts['epochs']} epochs"
+    lines = [f"| {about}, {facts['images']} images | first | second | third | last |", "|---|---:|---:|---:|---:|"]
+    for name, values in facts["quarters"].items():
+        in_bytes = name == "memory_bytes"
+        cells = [f"{value / 1e6:.1f} MB" if in_bytes else f"{value:g}" for value in values]
+        lines.append(f"| {'memory' if in_bytes else name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -101,6 +115,8 @@ def filled(text: str) -> str:
             body = accuracy_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
         elif what.startswith("against"):
             body = against_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
+        elif what.startswith("soak"):
+            body = soak_table(json.loads((ROOT / what.split()[1]).read_text()))
         else:
             report = json.loads((ROOT / what.split()[1]).read_text())
             # While loading, the ceiling is to do nothing: a number without a meaning
@@ -111,12 +127,14 @@ def filled(text: str) -> str:
     return _BLOCK.sub(table, text)
 
 
-def main() -> None:
+def main(argv: list[str]) -> None:
     """Write README.md, or check it."""
+    if argv not in ([], ["--check"]):
+        raise UserError(f"unexpected arguments {argv}", "write update_readme.py or update_readme.py --check")
     readme = ROOT / "README.md"
     old = readme.read_text()
     new = filled(old)
-    if "--check" in sys.argv[1:]:
+    if argv:
         if new != old:
             sys.exit("error: README.md is not up to date; run python benchmarks/update_readme.py")
         return
@@ -124,4 +142,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

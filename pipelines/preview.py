@@ -1,10 +1,12 @@
 """A contact sheet of a .beton: some of its photos with their classes, as PNG."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from pipelines.beton import partial_path
 from pipelines.errors import DamagedSample, UserError
 from pipelines.payloads import Payloads
 
@@ -25,8 +27,10 @@ def preview(path: str, out: str | None) -> tuple[Path, int]:
         row, column = divmod(place, _COLUMNS)
         sheet.paste(_tile(photos, sample), (column * _TILE, row * (_TILE + _TEXT)))
     photos.close()
+    aside = partial_path(target)
     try:
-        sheet.save(target)
+        sheet.save(aside, "PNG")
+        os.replace(aside, target)
     except OSError as error:
         raise UserError(f"cannot write {target} ({error.strerror or error})", "give another name") from None
     return target, count

@@ -166,10 +166,11 @@ def _count(source, options: WriteOptions) -> int:
 
 
 def _check(source, path: Path, options: WriteOptions) -> None:
-    if not path.parent.is_dir():
+    # os.path's, for Path's raise PermissionError where they may not look
+    if not os.path.isdir(path.parent):
         raise UserError(f"there is no folder {path.parent}", "make it, or give another cfg.write_path")
-    if path.exists() and not path.is_file():  # /dev/null would be replaced
-        what = "a folder" if path.is_dir() else "not an ordinary file"
+    if os.path.exists(path) and not os.path.isfile(path):  # /dev/null would be replaced
+        what = "a folder" if os.path.isdir(path) else "not an ordinary file"
         raise UserError(f"{path} is {what}", "give cfg.write_path the name of a file")
     if _count(source, options) == 0:
         raise UserError("there are no photos to write", "check cfg.data_dir and cfg.subset")

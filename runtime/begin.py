@@ -12,7 +12,7 @@ from runtime.checkpoint import Position
 from runtime.data import Data
 from runtime.launch import Place
 from runtime.log import RunFolder
-from runtime.models import load_weights_resized
+from runtime.models import load_weights_resized, sides
 
 _AUTO = "auto"
 # What must be the same for a position within an epoch to mean the same batches
@@ -69,9 +69,9 @@ def _checkpoints(settings) -> list[Path]:
             raise UserError("training.resume=auto needs the name of the run's folder", "give logging.name")
         path = Path(settings.logging.folder) / settings.logging.name / checkpoint.NAME
     else:
-        path = Path(told) / checkpoint.NAME if Path(told).is_dir() else Path(told)
+        path = Path(told) / checkpoint.NAME if os.path.isdir(told) else Path(told)
     older = path.with_name(checkpoint.OLDER_NAME)
-    found = [p for p in (path, older) if p.is_file() and (p == path or path.name == checkpoint.NAME)]
+    found = [p for p in (path, older) if os.path.isfile(p) and (p == path or path.name == checkpoint.NAME)]
     if not found and (told != _AUTO or settings.training.eval_only):
         raise UserError(f"there is no file {path}", "give the path of a checkpoint.pt or of the folder of a run")
     return found
@@ -99,6 +99,15 @@ def parallel(model: torch.nn.Module, compiled: bool, place: Place) -> torch.nn.M
 
 def run(recipe: engine.Recipe, settings, place: Place, data: Data, validation, start: Start) -> None:
     """Evaluate only, or train to the end; rank 0 says what it does."""
+    # First what may be wrong: a run that cannot begin leaves no folder behind
+    check_sides(recipe, settings, start)
+    if not settings.training.eval_only and start.position.epoch < recipe.epochs:
+        epoch, batch = start.position.epoch, start.position.batch
+        training = data.training(epoch, recipe.resolution(epoch), batch)
+        if len(training.classes) != len(validation.classes):
+            what = f"{settings.data.train_dataset} has {len(training.classes)} classes"
+            other = f"{settings.data.val_dataset} has {len(validation.classes)}"
+            raise UserError(f"{what}, and {other}", "give two data sets of the same classes")
     if settings.training.eval_only:
         stats = engine.evaluate_all(recipe, validation, place, bool(settings.validation.lr_tta))
         if place.first:
@@ -113,6 +122,18 @@ def run(recipe: engine.Recipe, settings, place: Place, data: Data, validation, s
         )
         print(f"=> loader {settings.data.loader}: {validation.description}")
     engine.fit(recipe, settings, place, data, validation, folder, start.position)
+
+
+def check_sides(recipe: engine.Recipe, settings, start: Start) -> None:
+    """Raise UserError where the model cannot take the images that it will get."""
+    arch, told = settings.model.arch, [settings.validation.resolution]
+    img_size = getattr(settings.model, "img_size", None)
+    if not settings.training.eval_only:
+        resolutions = [recipe.resolution(epoch) for epoch in range(start.position.epoch, recipe.epochs)]
+        told += [min(resolutions), max(resolutions)] if resolutions else []
+        if resolutions and settings.training.batch_size == 1:
+            sides.check_alone(arch, recipe.model, min(resolutions), recipe.precision.autocast())
+    sides.check(arch, recipe.model, told, recipe.precision.autocast(), img_size)
 
 
 def _open_folder(settings, place: Place, start: Start) -> RunFolder:

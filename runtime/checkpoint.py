@@ -18,6 +18,7 @@ from pipelines.errors import UserError
 
 NAME, OLDER_NAME = "checkpoint.pt", "checkpoint.old.pt"
 _VERSION = 2
+_KEYS = {"epoch", "batch", "ranks", "model", "optimizer", "scaler", "params", "average"}
 _MARK = b"sha256:"
 # The last bytes of a file: length of the comment (two bytes), comment
 _TAIL = 2 + len(_MARK) + 64
@@ -104,7 +105,7 @@ def _sync_folder(folder: Path) -> None:
 
 def load(path: Path) -> dict:
     """Read weights or a checkpoint onto the CPU; raises UserError when the file is missing, damaged or foreign."""
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise UserError(f"there is no file {path}", "give the path of a checkpoint.pt or of weights")
     try:
         if not _is_as_written(path):
@@ -112,6 +113,8 @@ def load(path: Path) -> dict:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if isinstance(error, pickle.UnpicklingError):  # torch's words are how to run the code in it
+            reason = "it is damaged, or holds more than tensors and plain values"
         raise UserError(f"cannot load {path} ({reason})", "give another checkpoint") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no weights", "give another checkpoint")
@@ -167,7 +170,7 @@ def capture(position: Position, ranks: list[dict], params: dict, model, optimize
 
 def restore(content: dict, path: Path, rank: int, model, optimizer, scaler, average=None) -> Position:
     """Put a captured state back; returns the position. Raises UserError when it does not fit."""
-    if content.get("version") != _VERSION or "optimizer" not in content:
+    if content.get("version") != _VERSION or not content.keys() >= _KEYS:
         raise UserError(f"{path} is not a checkpoint of this version of this program", "give a checkpoint.pt")
     load_weights(model, content["model"], path)
     try:
@@ -195,6 +198,6 @@ def load_weights(model, weights: dict, path: Path) -> None:
     """Load weights (or a whole checkpoint) into a model; raises UserError when they are another model's."""
     try:
         model.load_state_dict(weights.get("model", weights))
-    except (RuntimeError, AttributeError) as error:
+    except (RuntimeError, AttributeError, TypeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"the weights in {path} do not fit the model ({reason})", "give the same model.arch") from None

@@ -24,6 +24,7 @@ from terminaltables import AsciiTable
 from pipelines.errors import UserError
 
 DEFAULT, COMMAND_LINE = "default", "command line"
+_SHOWN = 100  # letters of each end of a long value in an error
 
 
 class Bool(Checker):
@@ -63,9 +64,31 @@ def _float(value: int | float | str) -> float:
     return float(value)
 
 
+def _text(value: int | float | str) -> str:
+    str(value).encode()  # bytes of the command line that are no UTF-8 could be neither printed nor logged
+    if "\0" in str(value):
+        raise ValueError(value)
+    return str(value)
+
+
+def _path(value: int | float | str) -> str:
+    path = _text(value)
+    # Longer ones no file system takes; and Path.exists() raises an OSError for them
+    if not path or len(path.encode()) > 2000 or max(len(name.encode()) for name in path.split("/")) > 255:
+        raise ValueError(value)
+    return path
+
+
+def _paths(value: int | float | str) -> str:
+    for path in str(value).split(","):
+        _path(path)
+    return str(value)
+
+
 # A boolean is none of the first three. 16.0 and '1e3' are ints, 1.5 is not; nan and inf are no floats;
-# a number is a string too, as in dist.port: 12355.
-INT, FLOAT, STR, BOOL = _Rule(_int, "an int"), _Rule(_float, "a float"), _Rule(str, "a string"), Bool()
+# a number is a string too, as in logging.name: 12355.
+INT, FLOAT, STR, BOOL = _Rule(_int, "an int"), _Rule(_float, "a float"), _Rule(_text, "a string"), Bool()
+PATH, PATHS = _Rule(_path, "a path"), _Rule(_paths, "paths with commas between")
 # fastargs' own take 1.5 for an int and any text for true, so ours stand in for them wherever they occur.
 _STRICT = {validation.Int: INT, validation.Float: FLOAT, validation.Str: STR, validation.Bool: BOOL}
 
@@ -77,8 +100,8 @@ def _strict(checker: Checker) -> Checker:
     return _STRICT.get(type(checker), checker)
 
 
-def between(checker: Checker, low: float, high: float, words: str = "") -> Checker:
-    """`between(FLOAT, 0, 1)`: a float between 0 and 1, both included."""
+def between(checker: Checker, low: float, high: float) -> Checker:
+    """`between(FLOAT, 0, 1)`: a float between 0 and 1, both included. Every number of a script has such bounds."""
     checker = _strict(checker)
 
     def convert(value):
@@ -87,12 +110,7 @@ def between(checker: Checker, low: float, high: float, words: str = "") -> Check
             raise ValueError(value)
         return number
 
-    return _Rule(convert, f"{checker.help()} {words or f'between {low} and {high}'}")
-
-
-def at_least(checker: Checker, low: float) -> Checker:
-    """`at_least(INT, 1)`: an int of at least 1."""
-    return between(checker, low, math.inf, f"of at least {low}")
+    return _Rule(convert, f"{checker.help()} between {low} and {high}")
 
 
 def one_of(*values: Any) -> Checker:
@@ -146,16 +164,33 @@ def parse(config: Config, argv: Sequence[str]) -> Settings:
     return Settings(values, origin)
 
 
+def read_files(config: Config, files: Sequence[str]) -> None:
+    """Raise UserError where one of these config files is not good for `config`; what they do not set may be missing."""
+    params = {".".join(path): param for path, param in config.entries.items()}
+    for file in files:
+        for key, value in _flatten(_read(file), file, params).items():
+            _value(key, params[key], value, file)
+
+
 def run(main: Callable[[list[str]], None]) -> None:
     """The outermost edge of every script: `main(sys.argv[1:])`, and what the user can mend as one line."""
     try:
         main(sys.argv[1:])
     except UserError as error:
-        print("error:", " ".join(str(error).splitlines()), file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def one_line(error: UserError) -> str:
+    """Its text; what comes from outside may hold line breaks, and torch's messages colours."""
+    return _printable(" ".join(str(error).splitlines()))
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in text)
 
 
 def _value(key: str, param: Param, raw: Any, origin: str) -> Any:
@@ -169,7 +204,7 @@ def _value(key: str, param: Param, raw: Any, origin: str) -> Any:
         if origin == DEFAULT:  # a mistake in the script, not of its user
             raise ValueError(f"the default of {key}, {value!r}, is not {checker.help()}") from None
     where = "" if origin == COMMAND_LINE else f" (in {origin})"
-    raise _error(f"{key}={value} is not {checker.help()}{where}", f"give {checker.help()}")
+    raise _error(f"{key}={_shown(value)} is not {checker.help()}{where}", f"give {checker.help()}")
 
 
 def _command_line(argv: Sequence[str], known: Collection[str]) -> tuple[list[str], dict[str, Any]]:
@@ -178,12 +213,12 @@ def _command_line(argv: Sequence[str], known: Collection[str]) -> tuple[list[str
     while words:
         word = words.pop(0)
         if not word.startswith("-"):
-            raise _error(f"unexpected argument '{word}'", "write options as --section.name=value")
+            raise _error(f"unexpected argument '{_shown(word)}'", "write options as --section.name=value")
         option, equals, value = word.partition("=")
         names_file = option in ("--config-file", "-C")
         if not names_file and not (option.startswith("--") and option[2:] in known):
             hint = _hint(option.lstrip("-"), [*known, "config-file", "help"], "--")
-            raise _error(f"unknown option '{option}'", hint)
+            raise _error(f"unknown option '{_shown(option)}'", hint)
         if not equals:
             # One dash may begin a negative number, two never begin a value that stands apart.
             if not words or words[0].startswith("--") or words[0].partition("=")[0] == "-C":
@@ -233,7 +268,7 @@ def _read(file: str) -> dict:
     """The mapping in a config file, its numbers as texts."""
     suffix = Path(file).suffix.lower()
     if suffix not in (".yaml", ".yml", ".json"):  # not read to find out: it may be a dataset of 100 GB
-        raise _error(f"config file '{file}' is not a .yaml, .yml or .json file", "give one that is")
+        raise _error(f"config file '{_shown(file)}' is not a .yaml, .yml or .json file", "give one that is")
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
         if suffix == ".json":
@@ -242,7 +277,7 @@ def _read(file: str) -> dict:
         else:
             content = yaml.load(text, Loader=_TextLoader)
     except OSError as error:
-        raise _error(f"config file '{file}' cannot be read ({error.strerror})", "check its path") from error
+        raise _error(f"config file '{_shown(file)}' cannot be read ({error.strerror})", "check its path") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         why = f"line {mark.line + 1}: {error.problem}" if mark else " ".join(str(error).split())
@@ -261,7 +296,7 @@ def _flatten(mapping: dict, file: str, known: Collection[str], prefix: str = "")
         if key in known:
             inner = {key: value}
         elif key not in sections:
-            raise _error(f"unknown key '{key}' in {file}", _hint(key, [*known, *sections]))
+            raise _error(f"unknown key '{_shown(key)}' in {file}", _hint(key, [*known, *sections]))
         elif not isinstance(value, dict | None):
             raise _error(f"'{key}' in {file} is a section, not a value", f"write {key}: {{name: value}}")
         else:
@@ -280,8 +315,13 @@ def _hint(key: str, names: Sequence[str], dashes: str = "") -> str:
 
 def _error(what: str, to_do: str) -> UserError:
     """Values and keys come from outside and may hold line breaks; the error stays one line."""
-    escaped = ["".join(c if c.isprintable() else repr(c)[1:-1] for c in text) for text in (what, to_do)]
-    return UserError(*escaped)
+    return UserError(_printable(what), _printable(to_do))
+
+
+def _shown(value: Any) -> str:
+    """A value for an error, its middle left out where it is long."""
+    text = str(value)
+    return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}...{text[-_SHOWN:]}"
 
 
 def _help(config: Config) -> str:

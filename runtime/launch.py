@@ -1,5 +1,6 @@
 """Ranks: one process alone, processes that torchrun started, or processes started here."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -12,6 +13,9 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 
 from pipelines.errors import UserError
+from runtime.config import one_line
+
+_TORCHRUN = "start with torchrun, or unset RANK and WORLD_SIZE"
 
 
 @dataclass(frozen=True)
@@ -35,26 +39,51 @@ def run(function: Callable, settings) -> None:
     `dist.world_size` processes are started here, as ffcv-imagenet does it; else there is one.
     """
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        rank, world_size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-        _run_rank(function, settings, rank, int(os.environ.get("LOCAL_RANK", rank)), world_size)
+        rank, world_size = _from_torchrun("RANK"), _from_torchrun("WORLD_SIZE")
+        if rank >= world_size:  # the others would wait for it
+            raise UserError(f"RANK={rank} is not below WORLD_SIZE={world_size}", _TORCHRUN)
+        for name in ("MASTER_ADDR", "MASTER_PORT"):
+            if name not in os.environ:
+                raise UserError(f"there is RANK in the environment but no {name}", _TORCHRUN)
+        local_rank = _from_torchrun("LOCAL_RANK") if "LOCAL_RANK" in os.environ else rank
+        _run_rank(function, settings, rank, local_rank, world_size)
     elif settings.training.distributed and settings.dist.world_size > 1:
         _spawn(function, settings)
     else:
-        function(settings, Place(0, 1, _device(settings.data.gpu or 0)))
+        if settings.data.gpu and not torch.cuda.is_available():
+            raise UserError(f"there is no GPU {settings.data.gpu}", "leave data.gpu out to train on the CPU")
+        with _enough_memory():
+            function(settings, Place(0, 1, _device(settings.data.gpu or 0)))
+
+
+def _from_torchrun(name: str) -> int:
+    value = os.environ[name]
+    if not value.isdecimal():
+        raise UserError(f"{name}={value!r} in the environment is not a whole number", _TORCHRUN)
+    return int(value)
 
 
 def _spawn(function: Callable, settings) -> None:
     world_size, address, port = settings.dist.world_size, settings.dist.address, settings.dist.port
-    gpus = torch.cuda.device_count()
-    if torch.cuda.is_available() and gpus < world_size:
-        raise UserError(f"dist.world_size={world_size} but there are {gpus} GPUs", "give a smaller dist.world_size")
+    if not address:  # bind takes it for all addresses
+        raise UserError("dist.address is empty", "give localhost, or the address of this machine")
+    if torch.cuda.is_available():
+        device, most = "GPU", torch.cuda.device_count()
+    else:  # two on one core are of use to see how it works
+        device, most = "core", max(2, os.cpu_count() or 1)
+    if world_size > most:
+        what = f"dist.world_size={world_size} is more than {most}, one for each {device}"
+        raise UserError(what, "give a smaller dist.world_size")
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind((address, int(port)))
-        except OSError as error:
-            raise UserError(f"cannot use {address}:{port} ({error.strerror})", "give another dist.port") from None
-    os.environ.update(MASTER_ADDR=address, MASTER_PORT=port)
+            address.encode("idna")
+            probe.bind((address, port))
+        except (OSError, UnicodeError) as error:  # the latter: a name that cannot be one of a host
+            reason = getattr(error, "strerror", None) or "no name of a host"
+            what = f"cannot use {address}:{port} ({reason})"
+            raise UserError(what, "give another dist.address or dist.port") from None
+    os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
     ranks = mp.spawn(_child, (function, settings, world_size), nprocs=world_size, join=False)
 
     def pass_on(number: int, frame) -> None:
@@ -78,7 +107,7 @@ def _child(rank: int, function: Callable, settings, world_size: int) -> None:
     try:
         _run_rank(function, settings, rank, rank, world_size)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
         os._exit(2)
 
 
@@ -92,9 +121,24 @@ def _run_rank(function: Callable, settings, rank: int, local_rank: int, world_si
     backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backends, rank=rank, world_size=world_size)
     try:
-        function(settings, Place(rank, world_size, device))
+        with _enough_memory():
+            function(settings, Place(rank, world_size, device))
     finally:
         dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def _enough_memory():
+    """What a GPU or the machine has not is the user's to mend."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        reason = str(error).strip().splitlines() or ["no more"]
+        # On a CPU torch raises nothing of its own
+        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "DefaultCPUAllocator" not in reason[0]:
+            raise
+        to_do = "make training.batch_size, validation.batch_size or the resolution smaller"
+        raise UserError(f"there is not enough memory ({reason[0][:200]})", to_do) from error
 
 
 def _device(index: int) -> torch.device:

@@ -1,6 +1,7 @@
 """The folder of a run: params.json, log.jsonl (a line an epoch), checkpoint.pt, final_weights.pt."""
 
 import json
+import os
 import time
 from pathlib import Path
 from uuid import uuid4
@@ -9,6 +10,27 @@ from pipelines.beton import publish
 from pipelines.errors import UserError
 from runtime import env
 from runtime.checkpoint import Position
+
+
+def _unwritable(path: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write {path} ({error.strerror})", "make room, or give another logging.folder")
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        publish(path, text)
+    except OSError as error:
+        raise _unwritable(path, error) from None
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a file, if it is there."""
+    try:
+        return path.read_text("utf-8", "replace").splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({error.strerror})", "give another training.resume") from None
 
 
 class RunFolder:
@@ -27,7 +49,7 @@ class RunFolder:
         """
         name = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid4().hex[:6]}"
         folder = Path(parent) / name
-        if again and (folder / "final_weights.pt").exists():
+        if again and os.path.exists(folder / "final_weights.pt"):
             raise UserError(f"{folder} has final weights but no checkpoint to go on from", "give another logging.name")
         try:
             folder.mkdir(parents=True, exist_ok=again)
@@ -41,9 +63,9 @@ class RunFolder:
             "versions": env.versions(),
             "machine": env.machine(),
         }
-        publish(folder / "params.json", json.dumps(facts, indent=1) + "\n")
+        _write(folder / "params.json", json.dumps(facts, indent=1) + "\n")
         if again:
-            publish(folder / "log.jsonl", "")
+            _write(folder / "log.jsonl", "")
         print(f"=> Logging in {folder}" + (", which has no checkpoint: starting anew" if again else ""))
         return cls(folder)
 
@@ -52,13 +74,13 @@ class RunFolder:
         """The folder of an interrupted run, its log cut back to the epochs that `position` has finished."""
         log = folder / "log.jsonl"
         kept = []
-        for line in log.read_text().splitlines() if log.exists() else []:
+        for line in _lines(log):
             try:
                 if json.loads(line)["epoch"] < position.epoch:
                     kept.append(line + "\n")
-            except (json.JSONDecodeError, KeyError):
+            except (ValueError, KeyError, TypeError):
                 break  # the line that the interruption cut off
-        publish(log, "".join(kept))
+        _write(log, "".join(kept))
         print(f"=> Going on in {folder} after {position.epoch} epochs and {position.batch} batches")
         return cls(folder)
 
@@ -68,8 +90,11 @@ class RunFolder:
             return
         now = time.time()
         line = {"timestamp": now, "relative_time": now - self._start, **line}
-        with open(self.path / "log.jsonl", "a") as file:
-            file.write(json.dumps(line) + "\n")
+        try:
+            with open(self.path / "log.jsonl", "a") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise _unwritable(self.path / "log.jsonl", error) from None
         shown = (
             "epoch",
             "res",
@@ -80,6 +105,7 @@ class RunFolder:
             "train_time",
             "wait_time",
             "val_time",
+            "left_out",
         )
         gist = [f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k in shown if (v := line.get(k)) is not None]
         print("=> " + " ".join(gist), flush=True)

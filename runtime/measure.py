@@ -16,6 +16,7 @@ from pathlib import Path
 
 import psutil
 
+from pipelines.errors import UserError
 from pipelines.loaders import Task, open_loader
 from runtime.config import run
 
@@ -36,7 +37,7 @@ def _cpu_seconds() -> float:
     return total
 
 
-def _memory_bytes() -> int:
+def memory_bytes() -> int:
     """Memory of this process and its children, shared memory once; pages of mapped files are the system's."""
     total = 0
     for process in _tree():
@@ -61,18 +62,18 @@ class _PeakMemory:
 
     def _watch(self) -> None:
         while not self._stop.wait(_MEMORY_INTERVAL):
-            self.peak = max(self.peak, _memory_bytes())
+            self.peak = max(self.peak, memory_bytes())
 
     def __exit__(self, *_):
         self._stop.set()
         self._thread.join()
-        self.peak = max(self.peak, _memory_bytes())
+        self.peak = max(self.peak, memory_bytes())
 
 
 def measure(loader: str, task: Task, seconds: float) -> dict:
     """Figures of a loader: images_per_second, cpu_seconds_per_image, first_batch_seconds (from opening it
     on), peak_memory_bytes (above what the process had before), images (in an epoch), epochs (timed)."""
-    before = _memory_bytes()
+    before = memory_bytes()
     started = time.perf_counter()
     opened = open_loader(loader, task)
     with _PeakMemory() as memory:
@@ -98,8 +99,13 @@ def measure(loader: str, task: Task, seconds: float) -> dict:
 
 def main(argv: list[str]) -> None:
     """Measure what the JSON in argv[0] says and print the figures as JSON."""
-    told = json.loads(argv[0])
-    print(json.dumps(measure(told["loader"], Task(**told["task"]), told["seconds"])), flush=True)
+    try:
+        told = json.loads(argv[0])
+        loader, task, seconds = told["loader"], Task(**told["task"]), float(told["seconds"])
+    except (IndexError, KeyError, TypeError, ValueError) as error:
+        what = f"python -m runtime.measure cannot read what to do ({type(error).__name__}: {error})"
+        raise UserError(what, "use profile_loaders.py, which runs it") from None
+    print(json.dumps(measure(loader, task, seconds)), flush=True)
 
 
 if __name__ == "__main__":

@@ -47,4 +47,8 @@ def build(name: str, groups: list[dict], momentum: float, eps: float | None = No
     if name not in timm.optim.list_optimizers():
         raise UserError(f"unknown optimizer '{name}'", "use sgd or one of timm.optim.list_optimizers()")
     more = {} if eps is None else {"eps": eps}
-    return timm.optim.create_optimizer_v2(groups, opt=name, lr=1.0, momentum=momentum, **more)
+    try:
+        return timm.optim.create_optimizer_v2(groups, opt=name, lr=1.0, momentum=momentum, **more)
+    except (ValueError, AssertionError, ImportError) as error:  # timm asserts that CUDA and packages are there
+        told = f"training.momentum={momentum}" + (f" and training.eps={eps}" if more else "")
+        raise UserError(f"there is no optimizer '{name}' with {told} here ({error})", "choose others") from None

@@ -11,9 +11,11 @@ import math
 import os
 import re
 import statistics
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from pipelines.beton import partial_path
 from pipelines.errors import UserError
 from runtime import plots
 from runtime.plots import PAGE_STYLE, is_measured, number, one_line
@@ -279,7 +281,7 @@ def write_report(
     }
     files |= {name: text.encode("utf-8", "replace") for name, text in texts.items()}
     try:
-        out.mkdir(parents=True, exist_ok=True)
+        make_folder(out)
         for name, content in files.items():
             _publish(out / name, content)
         for stale in {f"{name}.{end}" for name in plots.NAMES for end in ("png", "svg")} - set(files):
@@ -287,6 +289,30 @@ def write_report(
     except OSError as error:
         raise UserError(f"cannot write to {out} ({error.strerror})", "name another folder") from error
     return out / "report.html"
+
+
+def make_folder(out: Path) -> None:
+    """Make the folder of a report, if it is not there; raises UserError where it cannot be written to."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise UserError(f"cannot write to {out} ({error.strerror})", "name another folder") from error
+
+
+def check_file(path: Path) -> None:
+    """Raise UserError where a file cannot be written, before the work whose result it is to hold."""
+    if os.path.isdir(path):  # Path's own raises PermissionError where it may not look
+        raise UserError(f"{path} is a folder", "give the name of a file")
+    if not os.path.isdir(path.parent):
+        raise UserError(f"there is no folder {path.parent}", "make it, or give another name")
+    aside = partial_path(path)
+    try:
+        aside.touch()
+        aside.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror})", "name another file") from error
 
 
 def _publish(path: Path, content: bytes) -> None:

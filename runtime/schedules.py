@@ -8,7 +8,12 @@ from timm.scheduler import CosineLRScheduler
 
 
 def cyclic_lr(epoch: float, peak: float, peak_epoch: float, epochs: int) -> float:
-    """Linear from peak / 10000 at epoch 0 to `peak` at `peak_epoch`, then linear to 0 at `epochs`."""
+    """Linear from peak / 10000 at epoch 0 to `peak` at `peak_epoch`, then linear to 0 at `epochs`.
+
+    With `peak_epoch` not before `epochs` it ends as it rises.
+    """
+    if peak_epoch >= epochs:
+        return float(np.interp(epoch, [0, peak_epoch], [1e-4 * peak, peak]))
     return float(np.interp(epoch, [0, peak_epoch, epochs], [1e-4 * peak, peak, 0]))
 
 

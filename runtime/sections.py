@@ -2,7 +2,12 @@
 
 from fastargs import Config, Param, Section
 
-from runtime.config import BOOL, FLOAT, INT, STR, at_least, between, one_of
+from runtime.config import BOOL, FLOAT, INT, PATH, STR, between, one_of
+
+# Beyond every use, and below what overflows somewhere or would never end
+EPOCHS, WORKERS, BATCH = between(INT, 1, 100_000), between(INT, 1, 1024), between(INT, 1, 65_536)
+_EPOCH, _VIEWS = between(INT, 0, 100_000), between(INT, 1, 100)
+_LARGE, _FACTOR = between(FLOAT, 0, 1_000_000), between(FLOAT, 0, 1000)
 
 
 def add_data(config: Config) -> None:
@@ -10,14 +15,14 @@ def add_data(config: Config) -> None:
     Section("model", "model details", config_descriptor=config).params(
         arch=Param(STR, "a torchvision model, or timm:NAME", default="resnet18"),
         pretrained=Param(BOOL, "start from the library's weights", default=0),
-        weights=Param(STR, "start from this final_weights.pt or checkpoint.pt"),
+        weights=Param(PATH, "start from this final_weights.pt or checkpoint.pt"),
     )
     Section("data", "data related", config_descriptor=config).params(
-        train_dataset=Param(STR, "a .beton, or a photo folder for data.loader=torch", required=True),
-        val_dataset=Param(STR, "the same, for validation", required=True),
-        num_workers=Param(at_least(INT, 1), "threads or processes of the loader, on each rank", required=True),
+        train_dataset=Param(PATH, "a .beton, or a photo folder for data.loader=torch", required=True),
+        val_dataset=Param(PATH, "the same, for validation", required=True),
+        num_workers=Param(WORKERS, "threads or processes of the loader, on each rank", required=True),
         in_memory=Param(BOOL, "the dataset fits into memory; else it is read nearly in sequence", required=True),
-        gpu=Param(at_least(INT, 0), "which GPU, when not distributed", default=0),
+        gpu=Param(between(INT, 0, 1023), "which GPU, when not distributed", default=0),
         loader=Param(STR, "a file in pipelines/loaders", default="ffcv"),
         on_error=Param(
             one_of("raise", "skip", "substitute"),
@@ -33,7 +38,7 @@ def add_data(config: Config) -> None:
         ),
     )
     Section("validation", "validation", config_descriptor=config).params(
-        batch_size=Param(at_least(INT, 1), "photos in a batch, on each rank", default=512),
+        batch_size=Param(BATCH, "photos in a batch, on each rank", default=512),
         resolution=Param(between(INT, 8, 4096), "side of the validation image in pixels", default=224),
         crop_ratio=Param(between(FLOAT, 0.1, 1), "side of the crop / short side of the photo", default=224 / 256),
         lr_tta=Param(BOOL, "add the outputs for the image and its mirror image", default=1),
@@ -46,23 +51,23 @@ def add_training(config: Config) -> None:
     Section("resolution", "resolution schedule", config_descriptor=config).params(
         min_res=Param(side, "resolution at the start", default=160),
         max_res=Param(side, "resolution at the end", default=160),
-        start_ramp=Param(at_least(INT, 0), "epoch at which it begins to rise", default=0),
-        end_ramp=Param(at_least(INT, 0), "epoch at which it has risen", default=0),
+        start_ramp=Param(_EPOCH, "epoch at which it begins to rise", default=0),
+        end_ramp=Param(_EPOCH, "epoch at which it has risen", default=0),
     )
     Section("lr", "learning rate schedule", config_descriptor=config).params(
-        lr=Param(at_least(FLOAT, 0), "the highest learning rate", default=0.5),
+        lr=Param(_LARGE, "the highest learning rate", default=0.5),
         lr_schedule_type=Param(one_of("cyclic", "step"), "up and down again, or in steps", default="cyclic"),
-        lr_peak_epoch=Param(at_least(FLOAT, 0), "cyclic: epoch of the highest rate", default=2),
+        lr_peak_epoch=Param(between(FLOAT, 0, 100_000), "cyclic: epoch of the highest rate", default=2),
         step_ratio=Param(between(FLOAT, 0, 1), "step: factor of each step", default=0.1),
-        step_length=Param(at_least(INT, 1), "step: epochs between steps", default=30),
+        step_length=Param(EPOCHS, "step: epochs between steps", default=30),
     )
     Section("training", "training", config_descriptor=config).params(
-        batch_size=Param(at_least(INT, 1), "photos in a batch, on each rank", default=512),
-        epochs=Param(at_least(INT, 1), "number of epochs", default=30),
-        repeats=Param(at_least(INT, 1), "repeated augmentation: views of a photo in an epoch", default=1),
+        batch_size=Param(BATCH, "photos in a batch, on each rank", default=512),
+        epochs=Param(EPOCHS, "number of epochs", default=30),
+        repeats=Param(_VIEWS, "repeated augmentation: views of a photo in an epoch", default=1),
         optimizer=Param(STR, "sgd, or any of timm's", default="sgd"),
         momentum=Param(between(FLOAT, 0, 1), "momentum", default=0.9),
-        weight_decay=Param(at_least(FLOAT, 0), "weight decay", default=4e-5),
+        weight_decay=Param(_FACTOR, "weight decay", default=4e-5),
         bn_wd=Param(BOOL, "weight decay on norm layers and biases too", default=0),
         label_smoothing=Param(between(FLOAT, 0, 1), "label smoothing", default=0.1),
         use_blurpool=Param(BOOL, "blur before strided convolutions", default=0),
@@ -75,16 +80,16 @@ def add_training(config: Config) -> None:
         seed=Param(between(INT, 0, 2**31 - 1), "of weights, order and augmentations", default=0),
         distributed=Param(BOOL, "start dist.world_size processes (not needed under torchrun)", default=0),
         eval_only=Param(BOOL, "only evaluate model.weights, model.pretrained or training.resume", default=0),
-        resume=Param(STR, "go on from this checkpoint.pt or its folder; auto: in logging.name, if it has one"),
-        checkpoint_minutes=Param(at_least(FLOAT, 0), "minutes between checkpoints (null: at epoch ends only)"),
+        resume=Param(PATH, "go on from this checkpoint.pt or its folder; auto: in logging.name, if it has one"),
+        checkpoint_minutes=Param(_LARGE, "minutes between checkpoints (null: at epoch ends only)"),
     )
 
 
 def add_running(config: Config) -> None:
     """Where a run is logged and how its processes meet."""
     Section("logging", "logging", config_descriptor=config).params(
-        folder=Param(STR, "a folder is made in here for each run", required=True),
-        name=Param(STR, "name of that folder; default: the time"),
+        folder=Param(PATH, "a folder is made in here for each run", required=True),
+        name=Param(PATH, "name of that folder; default: the time"),
         log_level=Param(
             between(INT, 0, 2),
             "0: evaluate only at the end, 1: after each epoch, 2: show the loss",
@@ -92,9 +97,9 @@ def add_running(config: Config) -> None:
         ),
     )
     Section("dist", "distributed training", config_descriptor=config).params(
-        world_size=Param(at_least(INT, 1), "number of processes", default=1),
+        world_size=Param(between(INT, 1, 1024), "number of processes", default=1),
         address=Param(STR, "address of rank 0", default="localhost"),
-        port=Param(STR, "port of rank 0", default="12355"),
+        port=Param(between(INT, 1, 65_535), "port of rank 0", default=12355),
     )
 
 
@@ -104,7 +109,7 @@ def add_transformer_training(config: Config) -> None:
         img_size=Param(between(INT, 16, 4096), "build the model for images of this side (null: its own)"),
         drop_path=Param(between(FLOAT, 0, 0.99), "stochastic depth rate (null: the model's own)"),
         drop_path_constant=Param(BOOL, "the same rate in every block; else by the model's own rule", default=0),
-        layer_scale=Param(at_least(FLOAT, 0), "initial LayerScale (null: the model's own)"),
+        layer_scale=Param(_FACTOR, "initial LayerScale (null: the model's own)"),
         distilled=Param(BOOL, "train the distillation head", default=0),
         checkpointing=Param(BOOL, "recompute activations instead of keeping them", default=0),
     )
@@ -112,34 +117,36 @@ def add_transformer_training(config: Config) -> None:
         resolution=Param(between(INT, 16, 4096), "side of the training image in pixels", default=224),
     )
     Section("lr", "learning rate schedule", config_descriptor=config).params(
-        lr=Param(at_least(FLOAT, 0), "the highest learning rate", default=1e-3),
-        base_batch=Param(at_least(INT, 1), "lr.lr is for this global batch and scales with it (null: lr as given)"),
+        lr=Param(_LARGE, "the highest learning rate", default=1e-3),
+        base_batch=Param(
+            between(INT, 1, 1_000_000), "lr.lr is for this global batch and scales with it (null: lr as given)"
+        ),
         schedule=Param(one_of("cosine", "constant"), "after the warm-up", default="cosine"),
-        warmup_epochs=Param(at_least(INT, 0), "epochs of linear warm-up", default=5),
-        warmup_lr=Param(at_least(FLOAT, 0), "learning rate at the start", default=1e-6),
-        min_lr=Param(at_least(FLOAT, 0), "learning rate at the end", default=1e-5),
-        cooldown_epochs=Param(at_least(INT, 0), "epochs at lr.min_lr after training.epochs", default=0),
+        warmup_epochs=Param(_EPOCH, "epochs of linear warm-up", default=5),
+        warmup_lr=Param(_LARGE, "learning rate at the start", default=1e-6),
+        min_lr=Param(_LARGE, "learning rate at the end", default=1e-5),
+        cooldown_epochs=Param(_EPOCH, "epochs at lr.min_lr after training.epochs", default=0),
         per_iteration=Param(BOOL, "change in every iteration; else once an epoch", default=0),
         one_epoch_late=Param(BOOL, "as DeiT's loop: the first two epochs have the first rate", default=0),
         layer_decay=Param(between(FLOAT, 0.01, 1), "factor of the rate from layer to layer (null: none)"),
     )
     Section("training", "training", config_descriptor=config).params(
-        batch_size=Param(at_least(INT, 1), "photos in a batch, on each rank", default=256),
-        accumulate=Param(at_least(INT, 1), "batches for each step of the optimizer", default=1),
-        epochs=Param(at_least(INT, 1), "number of epochs, without the cooldown", default=300),
-        repeats=Param(at_least(INT, 1), "repeated augmentation: views of a photo in an epoch", default=1),
+        batch_size=Param(BATCH, "photos in a batch, on each rank", default=256),
+        accumulate=Param(BATCH, "batches for each step of the optimizer", default=1),
+        epochs=Param(EPOCHS, "number of epochs, without the cooldown", default=300),
+        repeats=Param(_VIEWS, "repeated augmentation: views of a photo in an epoch", default=1),
         optimizer=Param(STR, "sgd, or any of timm's: adamw, adam, lamb, ...", default="adamw"),
         momentum=Param(between(FLOAT, 0, 1), "momentum, for optimizers that have it", default=0.9),
-        eps=Param(at_least(FLOAT, 0), "epsilon of the optimizer (null: its own)"),
-        weight_decay=Param(at_least(FLOAT, 0), "weight decay", default=0.05),
+        eps=Param(_FACTOR, "epsilon of the optimizer (null: its own)"),
+        weight_decay=Param(_FACTOR, "weight decay", default=0.05),
         bn_wd=Param(BOOL, "weight decay on norm layers and biases too", default=0),
-        clip=Param(at_least(FLOAT, 0), "clip gradients (null: not)"),
+        clip=Param(_LARGE, "clip gradients (null: not)"),
         clip_mode=Param(one_of("norm", "value", "agc"), "how", default="norm"),
         loss=Param(one_of("ce", "bce"), "cross entropy, or binary cross entropy for each class", default="ce"),
         bce_target_threshold=Param(between(FLOAT, 0, 1), "bce: targets above this become 1 (null: as they are)"),
         label_smoothing=Param(between(FLOAT, 0, 1), "label smoothing", default=0.1),
-        mixup=Param(at_least(FLOAT, 0), "alpha of Mixup (0: none)", default=0),
-        cutmix=Param(at_least(FLOAT, 0), "alpha of CutMix (0: none)", default=0),
+        mixup=Param(_FACTOR, "alpha of Mixup (0: none)", default=0),
+        cutmix=Param(_FACTOR, "alpha of CutMix (0: none)", default=0),
         mix_probability=Param(between(FLOAT, 0, 1), "share of batches that are mixed", default=1),
         mix_switch=Param(between(FLOAT, 0, 1), "share of CutMix where both are on", default=0.5),
         ema=Param(between(FLOAT, 0, 1), "decay of the moving average of the weights (null: none)"),
@@ -153,21 +160,21 @@ def add_transformer_training(config: Config) -> None:
         seed=Param(between(INT, 0, 2**31 - 1), "of weights, order and augmentations", default=0),
         distributed=Param(BOOL, "start dist.world_size processes (not needed under torchrun)", default=0),
         eval_only=Param(BOOL, "only evaluate model.weights, model.pretrained or training.resume", default=0),
-        resume=Param(STR, "go on from this checkpoint.pt or its folder; auto: in logging.name, if it has one"),
-        checkpoint_minutes=Param(at_least(FLOAT, 0), "minutes between checkpoints (null: at epoch ends only)"),
+        resume=Param(PATH, "go on from this checkpoint.pt or its folder; auto: in logging.name, if it has one"),
+        checkpoint_minutes=Param(_LARGE, "minutes between checkpoints (null: at epoch ends only)"),
     )
     Section("distillation", "a teacher", config_descriptor=config).params(
         mode=Param(
             one_of("none", "hard", "soft"), "hard: its answer as a label; soft: its distribution", default="none"
         ),
         teacher=Param(STR, "a torchvision model, or timm:NAME", default="timm:regnety_160.deit_in1k"),
-        teacher_weights=Param(STR, "its weights (null: the library's)"),
+        teacher_weights=Param(PATH, "its weights (null: the library's)"),
         alpha=Param(between(FLOAT, 0, 1), "share of the teacher's loss", default=0.5),
         temperature=Param(between(FLOAT, 0.01, 100), "soft: temperature", default=1),
     )
     Section("mesa", "MESA: the moving average as teacher", config_descriptor=config).params(
-        weight=Param(at_least(FLOAT, 0), "lambda (0: none)", default=0),
+        weight=Param(_LARGE, "lambda (0: none)", default=0),
         start=Param(between(FLOAT, 0, 1), "begin after this share of the epochs", default=0.25),
         temperature=Param(between(FLOAT, 0.01, 100), "tau", default=3),
-        factor=Param(at_least(FLOAT, 0), "FasterViT: 50; MESA's authors: tau^2 (null)", default=50),
+        factor=Param(_LARGE, "FasterViT: 50; MESA's authors: tau^2 (null)", default=50),
     )

@@ -24,3 +24,16 @@ if _missing:
         file=sys.stderr,
     )
     sys.exit(2)
+
+# As pipelines/jit.py has it. numba would only say that it finds no locator
+_cache = os.environ.get("NUMBA_CACHE_DIR") or os.path.join(
+    os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ffcv-toolkit"
+)
+try:
+    os.makedirs(_cache, exist_ok=True)
+    _writable = os.access(_cache, os.W_OK)
+except OSError:
+    _writable = False
+if not _writable:
+    print(f"error: cannot write {_cache}, where compiled code is kept; set XDG_CACHE_HOME to a folder", file=sys.stderr)
+    sys.exit(2)

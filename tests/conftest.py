@@ -24,6 +24,9 @@ def pytest_collection_modifyitems(config, items):
                 item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
 
 
+# uv leaves the packages uncompiled: kept once compiled, an import of torch and timm takes 5 s of CPU time and not 12
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # torch's threads slow each other down when other programs run beside the tests
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
 

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import UserError
-from runtime.config import BOOL, FLOAT, INT, STR, Bool, at_least, between, one_of, parse
+from runtime.config import BOOL, FLOAT, INT, STR, Bool, between, one_of, parse
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,7 +26,7 @@ def example(required: bool = False) -> Config:
     Section("data", "the dataset", config_descriptor=config).params(
         train_dataset=Param(STR, "the .beton to train on", required=required),
         val_dataset=Param(STR, "the .beton to validate on", required=required),
-        workers=Param(at_least(INT, 1), "decoding threads", default=4),
+        workers=Param(between(INT, 1, 10**6), "decoding threads", default=4),
         in_memory=Param(BOOL, "keep the file in the page cache", default=1),
     )
     Section("lr", "the learning rate", config_descriptor=config).params(
@@ -348,8 +348,8 @@ def test_numbers_as_python_has_them():
 
 def test_bounds_and_choices():
     told = refusal(["--data.workers=0"])
-    assert told == "data.workers=0 is not an int of at least 1; give an int of at least 1"
-    assert refusal(["--data.workers=1.5"]).endswith("give an int of at least 1")
+    assert told == "data.workers=0 is not an int between 1 and 1000000; give an int between 1 and 1000000"
+    assert refusal(["--data.workers=1.5"]).endswith("give an int between 1 and 1000000")
     assert "is not a float between -1 and 1; " in refusal(["--lr.end=1.01"])
     assert refusal(["--training.optimizer=adam"]).endswith("is not one of sgd, adamw; give one of sgd, adamw")
     assert refusal(["--training.eval_every=x"]).endswith("give an int or never")
@@ -368,7 +368,7 @@ def test_fastargs_own_checkers_are_made_strict():
     config = Config()
     Section("a", "", config_descriptor=config).params(
         i=Param(int), f=Param(float), s=Param(str), b=Param(bool), low=Param(And(int, InRange(min=1))),
-        either=Param(Or(int, OneOf(["auto"]))), least=Param(at_least(int, 2)),
+        either=Param(Or(int, OneOf(["auto"]))), least=Param(between(int, 2, 9)),
     )  # fmt: skip
     for argv in (
         "--a.i=1.5",
@@ -462,12 +462,12 @@ def test_help(capsys):
             "data: the dataset",
             "lr: the learning rate",
             "at the top of the ramp",
-            "an int of at least 1",
+            "an int between 1 and 1000000",
         ):
             assert text in out
         rows = {r.split("|")[1].strip(): [c.strip() for c in r.split("|")[2:-1]] for r in out.splitlines() if "|" in r}
         assert rows["data.train_dataset"] == ["required", "a string", "the .beton to train on"]
-        assert rows["data.workers"] == ["4", "an int of at least 1", "decoding threads"]
+        assert rows["data.workers"] == ["4", "an int between 1 and 1000000", "decoding threads"]
         assert rows["training.note"] == ["", "a string", "kept in the log"]
 
 
@@ -478,12 +478,12 @@ SCRIPT = """
 import sys, time
 from fastargs import Config, Param, Section
 from pipelines.errors import UserError
-from runtime.config import INT, STR, at_least, parse, run
+from runtime.config import INT, STR, between, parse, run
 
 def main(argv):
     config = Config()
     Section('a', 'the section', config_descriptor=config).params(
-        n=Param(at_least(INT, 1), 'how many', required=True), do=Param(STR, 'what', default='print'))
+        n=Param(between(INT, 1, 9), 'how many', required=True), do=Param(STR, 'what', default='print'))
     settings = parse(config, argv)
     if settings.a.do == 'wait':
         print('waiting', flush=True)
@@ -516,7 +516,7 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "a.n": "5"}
     "argv, status, out, err",
     [
         (["--a.n=3"], 0, "3\n", ""),
-        (["--a.n=x"], 2, "", "error: a.n=x is not an int of at least 1; give an int of at least 1\n"),
+        (["--a.n=x"], 2, "", "error: a.n=x is not an int between 1 and 9; give an int between 1 and 9\n"),
         (["--a.m=3"], 2, "", "error: unknown option '--a.m'; did you mean '--a.n'?\n"),
         ([], 2, "", "error: missing a.n; give --section.name=value or set it in a --config-file\n"),
         (["--a.n=1", "--a.do=lines"], 2, "", "error: one two; mend it\n"),
@@ -555,12 +555,14 @@ def test_interrupted(command):
 
 # --- Any values, any unknown key
 
-texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=20).filter(lambda text: text != "null")
+texts = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20).filter(
+    lambda text: text != "null"
+)
 anything = st.fixed_dictionaries(
     {},
     optional={
         "data.train_dataset": texts,
-        "data.workers": st.integers(1, 10**20),
+        "data.workers": st.integers(1, 10**6),
         "data.in_memory": st.booleans(),
         "lr.peak": st.floats(allow_nan=False, allow_infinity=False),
         "lr.end": st.floats(-1, 1),

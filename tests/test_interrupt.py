@@ -111,7 +111,8 @@ def test_signal_to_all_processes_spares_the_workers_of_the_standard_loader(start
 def test_two_ranks_stop_after_the_same_step(start):
     from test_train import free_port
 
-    run = start(training__distributed=1, dist__world_size=2, dist__port=free_port(), training__epochs=500)
+    told = {"training__distributed": 1, "dist__world_size": 2, "dist__port": free_port(), "training__epochs": 500}
+    run = start("forked_ranks", **told)
     run.wait_for((run.run / "checkpoint.pt").exists)
     run.kill(signal.SIGTERM)
     assert run.end(15) == 143, run.errors
@@ -123,7 +124,7 @@ def test_two_ranks_stop_after_the_same_step(start):
 
 
 def test_loss_that_is_not_finite_stops_the_run(start, resnet):  # noqa: F811
-    run = start(lr__lr=1e30, training__seed=4)
+    run = start(lr__lr=1e6, training__seed=4)
     assert run.end() == 2
     line = run.errors.splitlines()[-1]
     assert line.startswith("error: the loss became ")

@@ -201,16 +201,6 @@ def test_indices_out_of_range_are_an_index_error(good, verify):
     close_scratch(scratch)
 
 
-def test_a_file_that_is_cut_off_while_it_is_read_is_an_error_and_no_signal(damaged):
-    path = damaged([])
-    batches = iter(opened(path, batch_size=1))
-    next(batches)
-    with open(path, "rb+") as file:
-        file.truncate(5000)
-    with pytest.raises(UserError, match="was cut off while it was in use"):
-        within(20, lambda: list(batches))
-
-
 @pytest.mark.parametrize("label", [-1, COUNT, 1 << 60])
 def test_labels_that_are_no_class_are_a_user_error(damaged, label):
     """Stock files have no class names: without this a damaged label would ask for memory for 2**60."""

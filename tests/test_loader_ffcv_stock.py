@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import run_script
 from loading import run_code, task
+from training import run_forked
 
 from pipelines.errors import UserError
 from pipelines.loaders import open_loader
@@ -114,7 +114,7 @@ def test_what_ffcv_cannot_do_is_said(numbered, changes, words):
 
 
 def test_the_profiler_measures_it(numbered, tmp_path):
-    done = run_script(
+    done = run_forked(
         "profile_loaders.py", f"--profile.dataset={numbered['beton']}", "--profile.stages=center(24)",
         "--profile.loaders=ffcv_stock", "--profile.batch_size=16", "--profile.rounds=1", "--profile.seconds=0",
         f"--profile.out={tmp_path}",

@@ -14,23 +14,29 @@ from pipelines.sources.generated import open_source
 from pipelines.writer import WriteOptions, write
 from runtime import checkpoint
 
-# Repeated augmentation, Mixup, drop path, accumulation (5 batches: the last step has one), moving average
+# 3-Augment, repeated augmentation, Mixup with BCE, drop path, accumulation (5 batches: the last step has one), LAMB,
+# moving average
 VIT = RESNET | {
     "model.arch": "timm:test_vit",
     "model.img_size": 32,
     "model.drop_path": 0.2,
     "data.resolution": 32,
+    "data.train_stages": "rrc({res}, interpolation='bicubic')|flip|three_augment|jitter(0.3)|normalize",
     "training.batch_size": 48,
     "training.epochs": 2,
     "training.accumulate": 2,
     "training.repeats": 3,
+    "training.optimizer": "lamb",
+    "training.loss": "bce",
+    "training.bce_target_threshold": 0,
+    "training.label_smoothing": 0,
     "training.mixup": 0.8,
     "training.cutmix": 1.0,
     "training.ema": 0.9,
     "lr.lr": 1e-3,
     "lr.warmup_epochs": 1,
 }
-for _key in ("resolution.min_res", "resolution.max_res", "lr.lr_peak_epoch"):
+for _key in [key for key in VIT if key.startswith("resolution.")] + ["training.use_blurpool", "lr.lr_peak_epoch"]:
     del VIT[_key]
 
 
@@ -55,9 +61,14 @@ def uninterrupted(folder, told, script="train_imagenet"):
 
 
 def kill_and_resume(folder, told, kills, most_steps, script="train_imagenet"):
-    """Kill a run again and again after some steps and a part of one; returns (folder, positions it was left at)."""
+    """Kill a run again and again after some steps and a part of one; returns (folder, positions it was left at).
+
+    It goes on by itself, the last time from a checkpoint that it is told.
+    """
     draws, left, step_time = random.Random(kills), [], 0.05
     while True:
+        if len(left) == kills:
+            told = told | {"training.resume": folder / "run" / "checkpoint.pt"}
         run = Run(folder, told, script)
         try:
             if len(left) == kills:
@@ -88,6 +99,7 @@ def test_killed_at_random_moments(finished, resnet, tmp_path, kills, most_steps)
     run, left = kill_and_resume(tmp_path, resnet, kills, most_steps)
     assert any(batch for _, batch in left), "no kill was in mid-epoch"
     assert_same(run, finished)
+    assert [line["res"] for line in log_without_times(run)] == [32, 64, 64]
     assert log_without_times(run)[0]["images"] == 120
     assert not list(run.glob(".*")), "temporary files are left"
 
@@ -117,6 +129,14 @@ def test_same_command_line_after_the_end_changes_nothing(finished, resnet, tmp_p
     assert again.end() == 0, again.errors
     assert again.steps == 0
     assert (digest(finished), (finished / "log.jsonl").read_text()) == (before, log)
+
+
+def test_killed_before_the_final_weights(copy, finished, resnet):
+    (copy / "final_weights.pt").unlink()
+    again = Run(copy.parent, resnet)
+    assert again.end() == 0, again.errors
+    assert again.steps == 0
+    assert_same(copy, finished)
 
 
 @pytest.mark.parametrize(("loader", "data"), [("ffcv", "beton"), ("torch", "folder"), ("cached", "beton")])

@@ -1,6 +1,5 @@
-"""Training through the command line: what a run leaves behind, interruption, ranks, evaluation."""
+"""Training through the command line: what a run leaves behind, ranks, evaluation; interruption: test_resume.py."""
 
-import hashlib
 import json
 import signal
 import subprocess
@@ -8,9 +7,11 @@ import sys
 import time
 
 import pytest
+import timm
 import torch
 import torchvision
 from conftest import ENVIRONMENT, ROOT, run_script
+from training import digest, position, run_forked
 
 SMALL = {
     "data.num_workers": 2,
@@ -27,6 +28,7 @@ SMALL = {
     "validation.batch_size": 16,
     "validation.resolution": 48,
 }
+TINY = {"model__arch": "timm:test_resnet"}  # where the model is not the point
 
 
 def arguments(betons, folder, **changes):
@@ -41,15 +43,11 @@ def arguments(betons, folder, **changes):
     return ["train_imagenet.py", *[f"--{key}={value}" for key, value in told.items()]]
 
 
-def train(betons, folder, **changes):
+def train(betons, folder, runner=run_forked, **changes):
     """Run the trainer; returns the run's folder."""
-    done = run_script(*arguments(betons, folder, **changes))
+    done = runner(*arguments(betons, folder, **changes))
     assert done.returncode == 0, done.stderr
     return folder / "run"
-
-
-def digest(run):
-    return hashlib.sha256((run / "final_weights.pt").read_bytes()).hexdigest()
 
 
 def log_of(run):
@@ -58,8 +56,8 @@ def log_of(run):
 
 @pytest.fixture(scope="module")
 def finished(betons, tmp_path_factory):
-    """A finished run of three epochs."""
-    return train(betons, tmp_path_factory.mktemp("finished"))
+    """A finished run of three epochs, started as a user starts it."""
+    return train(betons, tmp_path_factory.mktemp("finished"), run_script)
 
 
 def test_run_folder_holds_parameters_log_and_weights(finished):
@@ -88,35 +86,12 @@ def test_final_weights_load_into_the_plain_model(finished):
     torchvision.models.resnet18(num_classes=10).load_state_dict(weights)
 
 
-def test_same_seed_trains_the_same_weights_and_another_seed_does_not(finished, betons, tmp_path):
-    assert digest(train(betons, tmp_path / "same", data__num_workers=1)) == digest(finished)
-    assert digest(train(betons, tmp_path / "other", training__seed=1)) != digest(finished)
-
-
-@pytest.mark.parametrize("epochs", [1, 2, 3])
-def test_killed_run_ends_as_if_it_had_not_been(finished, betons, tmp_path, epochs):
-    command = [sys.executable, *arguments(betons, tmp_path)]
-    started = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-    run, deadline = tmp_path / "run", time.monotonic() + 100
-    try:
-        # The checkpoint of an epoch is there before the next one ends
-        while not (run / "checkpoint.pt").exists() or len(log_of(run)) < epochs or checkpoint_epoch(run) < epochs:
-            assert started.poll() is None or epochs == 3, "the run ended early"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        started.send_signal(signal.SIGKILL)
-        started.wait(10)
-    done = run_script(*arguments(betons, tmp_path, training__resume=run / "checkpoint.pt"))
-    assert done.returncode == 0, done.stderr
-    assert digest(run) == digest(finished)
-    assert [line["epoch"] for line in log_of(run)] == [0, 1, 2]
-    kept = ("epoch", "res", "lr", "train_loss", "val_loss", "top_1", "top_5")
-    assert [[line[k] for k in kept] for line in log_of(run)] == [[line[k] for k in kept] for line in log_of(finished)]
-
-
-def checkpoint_epoch(run):
-    return torch.load(run / "checkpoint.pt", weights_only=True)["epoch"]
+def test_same_seed_trains_the_same_weights_and_another_seed_does_not(betons, tmp_path):
+    one, same, other = (
+        digest(train(betons, tmp_path / name, **TINY, **changes))
+        for name, changes in (("one", {}), ("same", {"data__num_workers": 1}), ("other", {"training__seed": 1}))
+    )
+    assert one == same != other
 
 
 def test_eval_only_evaluates_the_given_weights(finished, betons, tmp_path):
@@ -125,7 +100,7 @@ def test_eval_only_evaluates_the_given_weights(finished, betons, tmp_path):
         {"model__weights": finished / "checkpoint.pt"},
         {"training__resume": finished},
     ):
-        done = run_script(*arguments(betons, tmp_path, training__eval_only=1, **given))
+        done = run_forked(*arguments(betons, tmp_path, training__eval_only=1, **given))
         assert done.returncode == 0, done.stderr
         last = log_of(finished)[-1]
         assert f"top_1={last['top_1']:.6g}" in done.stdout
@@ -135,26 +110,26 @@ def test_eval_only_evaluates_the_given_weights(finished, betons, tmp_path):
 
 def test_standard_loader_trains_from_the_photo_folder(photo_folder, tmp_path):
     folders = {split: photo_folder / split for split in ("train", "val")}
-    lines = log_of(train(folders, tmp_path, data__loader="torch", training__epochs=1))
+    lines = log_of(train(folders, tmp_path, data__loader="torch", training__epochs=1, **TINY))
     assert lines[0]["loader"] == "torch"
     assert lines[0]["val_images"] == 41
 
 
 @pytest.mark.parametrize("how", ["spawn", "torchrun"])
 def test_two_ranks_share_the_work_and_count_every_photo_once(betons, tmp_path, how):
-    changes = {"training__epochs": 2, "training__batch_size": 12, "training__precision": "none"}
+    changes = TINY | {"training__epochs": 2, "training__batch_size": 12, "training__precision": "none"}
     if how == "spawn":
-        run = train(betons, tmp_path, training__distributed=1, dist__world_size=2, dist__port=free_port(), **changes)
+        changes |= {"training__distributed": 1, "dist__world_size": 2, "dist__port": free_port()}
+        run = train(betons, tmp_path, run_script, **changes)
     else:
         command = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
-        done = run_script(*command, *arguments(betons, tmp_path, **changes))
-        assert done.returncode == 0, done.stderr
-        run = tmp_path / "run"
+        run = train(betons, tmp_path, lambda *argv: run_script(*command, *argv), **changes)
     for line in log_of(run):
         assert line["images"] == 60  # of each rank
         assert line["val_images"] == 41
         assert line["top_1"] * 41 == pytest.approx(round(line["top_1"] * 41), abs=1e-9)
-    torchvision.models.resnet18(num_classes=10).load_state_dict(torch.load(run / "final_weights.pt", weights_only=True))
+    weights = torch.load(run / "final_weights.pt", weights_only=True)
+    timm.create_model("test_resnet", num_classes=10).load_state_dict(weights)
 
 
 def free_port():
@@ -166,22 +141,20 @@ def free_port():
 
 
 def test_log_level_0_evaluates_only_at_the_end(betons, tmp_path):
-    lines = log_of(train(betons, tmp_path, logging__log_level=0, training__epochs=2))
+    lines = log_of(train(betons, tmp_path, logging__log_level=0, training__epochs=2, **TINY))
     assert "top_1" not in lines[0]
     assert "top_1" in lines[1]
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "none"])
 def test_every_precision_trains_on_a_cpu(betons, tmp_path, precision):
-    lines = log_of(train(betons, tmp_path, training__precision=precision, training__epochs=1))
+    lines = log_of(train(betons, tmp_path, training__precision=precision, training__epochs=1, **TINY))
     assert lines[0]["precision"] == precision
     assert 1 < lines[0]["train_loss"] < 5
 
 
 def test_timm_model_with_its_own_norms_trains(betons, tmp_path):
     run = train(betons, tmp_path, model__arch="timm:resnet10t", training__epochs=1, lr__lr_schedule_type="step")
-    import timm
-
     weights = torch.load(run / "final_weights.pt", weights_only=True)
     timm.create_model("resnet10t", num_classes=10).load_state_dict(weights)
 
@@ -194,7 +167,7 @@ def test_compiled_model_trains_to_the_same_weights_names(betons, tmp_path):
 
 def test_interrupted_run_ends_with_status_130_and_keeps_its_checkpoint(betons, tmp_path):
     started = subprocess.Popen(
-        [sys.executable, *arguments(betons, tmp_path, training__epochs=500)],
+        [sys.executable, *arguments(betons, tmp_path, training__epochs=500, **TINY)],
         cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT,
     )  # fmt: skip
     deadline = time.monotonic() + 100
@@ -205,4 +178,4 @@ def test_interrupted_run_ends_with_status_130_and_keeps_its_checkpoint(betons, t
     _, errors = started.communicate(timeout=20)
     assert started.returncode == 130
     assert errors.strip().splitlines()[-1] == "interrupted"
-    assert checkpoint_epoch(tmp_path / "run") >= 1
+    assert position(tmp_path / "run" / "checkpoint.pt") >= (1, 0)

@@ -1,54 +1,24 @@
-"""What a user gets wrong ends as one line that says what and what to do, with status 2."""
+"""What a user gets wrong ends real processes as it ends those of test_nonsense*.py: one line, status 2."""
 
 import pytest
 import torch
 from conftest import assert_user_error, run_script
 from test_train import arguments
+from training import run_forked
+
+from pipelines.errors import UserError
+from runtime import launch
 
 
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"training__epohcs": 3}, ["training.epohcs", "training.epochs"]),
-        ({"training__epochs": "abc"}, ["training.epochs=abc", "int"]),
-        ({"training__epochs": 0}, ["training.epochs=0"]),
-        ({"data__train_dataset": "missing.beton"}, ["missing.beton"]),
-        ({"data__train_dataset": "pyproject.toml"}, ["pyproject.toml"]),
-        ({"data__train_dataset": "tests"}, ["tests"]),
-        ({"data__loader": "torch", "data__val_dataset": "tests/conftest.py"}, ["tests/conftest.py"]),
-        ({"data__loader": "toch"}, ["toch", "torch", "pipelines/loaders/toch.py"]),
-        ({"data__train_stages": "rcc({res})|flip|normalize"}, ["rcc", "rrc"]),
-        ({"data__train_stages": "flip|rrc({res})"}, ["first"]),
-        ({"training__batch_size": 1000}, ["too few", "batch size"]),
-        ({"training__resume": "nowhere/checkpoint.pt"}, ["nowhere/checkpoint.pt"]),
-        ({"model__weights": "pyproject.toml"}, ["pyproject.toml"]),
-        ({"model__arch": "resnet19"}, ["resnet19", "torchvision"]),
-        ({"model__arch": "timm:resnet19"}, ["resnet19", "timm"]),
-        ({"training__optimizer": "sdg"}, ["sdg"]),
-        ({"resolution__min_res": 128}, ["min_res"]),
-        ({"logging__folder": "pyproject.toml/runs"}, ["pyproject.toml/runs"]),
-    ],
-)
-def test_a_wrong_value_is_one_line(betons, tmp_path, change, words):
-    assert_user_error(run_script(*arguments(betons, tmp_path, **change)), *words)
-
-
-def test_a_misspelt_yaml_key_is_one_line(betons, tmp_path):
+def test_a_damaged_recipe_and_a_foreign_checkpoint(betons, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("training:\n  epohcs: 3\n")
-    done = run_script(*arguments(betons, tmp_path), f"--config-file={recipe}")
+    done = run_forked(*arguments(betons, tmp_path), f"--config-file={recipe}")
     assert_user_error(done, "training.epohcs", "recipe.yaml", "training.epochs")
-
-
-def test_a_foreign_checkpoint_is_refused(betons, tmp_path):
     torch.save({"weights": torch.zeros(3)}, tmp_path / "foreign.pt")
-    done = run_script(*arguments(betons, tmp_path, training__resume=tmp_path / "foreign.pt"))
+    done = run_forked(*arguments(betons, tmp_path, training__resume=tmp_path / "foreign.pt"))
     assert_user_error(done, "foreign.pt")
-
-
-def test_an_existing_run_is_not_overwritten(betons, tmp_path):
-    (tmp_path / "run").mkdir()
-    assert_user_error(run_script(*arguments(betons, tmp_path)), "exists")
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_error_in_started_ranks_is_one_line(betons, tmp_path):
@@ -57,3 +27,31 @@ def test_an_error_in_started_ranks_is_one_line(betons, tmp_path):
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "too few" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("script", ["train_imagenet.py", "write_dataset.py", "profile_loaders.py"])
+def test_no_place_for_compiled_code(tmp_path, script):
+    (tmp_path / "file").touch()
+    done = run_script(script, XDG_CACHE_HOME=str(tmp_path / "file"), NUMBA_CACHE_DIR="")
+    assert_user_error(done, "ffcv-toolkit", "XDG_CACHE_HOME")
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"RANK": "first", "WORLD_SIZE": "2"},
+        {"RANK": "0", "WORLD_SIZE": ""},
+        {"RANK": "2", "WORLD_SIZE": "2"},
+        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost"},
+        {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1", "LOCAL_RANK": "-1"},
+    ],
+)
+def test_an_environment_that_is_not_torchruns(monkeypatch, told):
+    """Ranks that cannot meet would wait for each other."""
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in told.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="; start with torchrun"):
+        launch.run(None, None)

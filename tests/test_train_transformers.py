@@ -1,23 +1,19 @@
-"""The transformer trainer through the command line, on small models and photos."""
+"""The transformer trainer through the command line, on small models and photos; interruption: test_resume.py."""
 
-import hashlib
 import json
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 import timm
 import torch
-from conftest import ENVIRONMENT, ROOT, assert_user_error, run_script
+from conftest import assert_user_error, run_script
+from training import run_forked
 
 from pipelines.sources.generated import open_source
 from pipelines.writer import WriteOptions, write
 
 # DeiT III in small: 3-Augment, repeated augmentation, BCE with Mixup, LAMB, moving average
 DEIT3 = {
-    "model.arch": "timm:vit_tiny_patch16_224",
+    "model.arch": "timm:test_vit",
     "model.img_size": 48,
     "model.drop_path": 0.1,
     "model.drop_path_constant": 1,
@@ -65,14 +61,10 @@ def arguments(betons, folder, **changes):
     return ["train_transformers.py", *[f"--{key}={value}" for key, value in told.items()]]
 
 
-def train(betons, folder, **changes):
-    done = run_script(*arguments(betons, folder, **changes))
+def train(betons, folder, runner=run_forked, **changes):
+    done = runner(*arguments(betons, folder, **changes))
     assert done.returncode == 0, done.stderr
     return folder / "run"
-
-
-def digests(run):
-    return [hashlib.sha256((run / f"final_{kind}weights.pt").read_bytes()).hexdigest() for kind in ("", "ema_")]
 
 
 def log_of(run):
@@ -81,7 +73,8 @@ def log_of(run):
 
 @pytest.fixture(scope="module")
 def finished(small_betons, tmp_path_factory):
-    return train(small_betons, tmp_path_factory.mktemp("finished"))
+    """A finished run, started as a user starts it."""
+    return train(small_betons, tmp_path_factory.mktemp("finished"), run_script)
 
 
 def test_deit3_run_logs_model_and_moving_average(finished):
@@ -94,25 +87,8 @@ def test_deit3_run_logs_model_and_moving_average(finished):
         assert 0 < line["train_loss"] < 2
     for name in ("final_weights.pt", "final_ema_weights.pt"):
         weights = torch.load(finished / name, weights_only=True)
-        model = timm.create_model("vit_tiny_patch16_224", img_size=48, num_classes=10, init_values=1e-4)
+        model = timm.create_model("test_vit", img_size=48, num_classes=10, init_values=1e-4)
         model.load_state_dict(weights)
-
-
-def test_killed_deit3_run_ends_as_if_it_had_not_been(finished, small_betons, tmp_path):
-    command = [sys.executable, *map(str, arguments(small_betons, tmp_path))]
-    started = subprocess.Popen(command, cwd=ROOT, env=ENVIRONMENT, stdout=subprocess.DEVNULL)
-    run, deadline = tmp_path / "run", time.monotonic() + 200
-    try:
-        while not (run / "checkpoint.pt").exists():
-            assert started.poll() is None, "the run ended early"
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-    finally:
-        started.send_signal(signal.SIGKILL)
-        started.wait(10)
-    done = run_script(*arguments(small_betons, tmp_path, training__resume=run))
-    assert done.returncode == 0, done.stderr
-    assert digests(run) == digests(finished)
 
 
 def test_levit_learns_from_a_teacher_and_mesa_from_its_average(small_betons, tmp_path):
@@ -142,4 +118,4 @@ def test_levit_learns_from_a_teacher_and_mesa_from_its_average(small_betons, tmp
     ],
 )
 def test_a_wrong_value_is_one_line(small_betons, tmp_path, change, words):
-    assert_user_error(run_script(*arguments(small_betons, tmp_path, **change)), *words)
+    assert_user_error(run_forked(*arguments(small_betons, tmp_path, **change)), *words)

@@ -1,6 +1,6 @@
-"""Trainers as processes that are forked from one that has imported everything: as real as any, without the wait.
+"""Scripts as processes that are forked from one that has imported everything: as real as any, without the wait.
 
-A process writes a byte to `steps` for each step that it has made, so that tests can wait for steps and know how many
+A trainer writes a byte to `steps` for each step that it has made, so that tests can wait for steps and know how many
 there were. Only the standard library at the top: the child imports this file.
 """
 
@@ -9,20 +9,26 @@ import json
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+SCRIPTS = ["train_imagenet", "train_transformers", "profile_loaders"]
 RESNET = {
     "model.arch": "timm:test_resnet",
     "data.num_workers": 1,
     "data.in_memory": 1,
     "resolution.min_res": 32,
-    "resolution.max_res": 32,
+    "resolution.max_res": 64,
+    "resolution.start_ramp": 0,
+    "resolution.end_ramp": 2,
     "training.batch_size": 8,
     "training.epochs": 3,
+    "training.use_blurpool": 1,
     "training.precision": "none",
     "training.resume": "auto",
     "training.checkpoint_minutes": 0,
@@ -43,11 +49,7 @@ class Run:
         self.folder, self.run = folder, folder / "run"
         argv = [f"--{key}={value}" for key, value in (told | {"logging.folder": folder}).items()]
         (folder / "steps").write_bytes(b"")
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["train_imagenet", "train_transformers", "runtime.models", "numba"])
-        self.process = context.Process(target=_main, args=(script, argv, str(folder), hook))
-        with _environment(OMP_NUM_THREADS="1", PYTHONPATH=str(ROOT)):
-            self.process.start()
+        self.process = _start(script, argv, folder, hook)
 
     @property
     def steps(self) -> int:
@@ -85,6 +87,27 @@ class Run:
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.join(10)
+
+
+def run_forked(script, *argv, timeout=250) -> subprocess.CompletedProcess:
+    """As run_script (conftest.py), of a script with a main()."""
+    with tempfile.TemporaryDirectory() as folder:
+        process = _start(Path(script).stem, list(map(str, argv)), folder)
+        process.join(timeout)
+        if process.is_alive():
+            os.killpg(process.pid, signal.SIGKILL)
+            raise subprocess.TimeoutExpired([script, *argv], timeout)
+        said = [Path(folder, name).read_text() for name in ("output", "errors")]
+    return subprocess.CompletedProcess([script, *argv], process.exitcode, *said)
+
+
+def _start(script, argv, folder, hook=""):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*SCRIPTS, "runtime.models", "warmed"])
+    process = context.Process(target=_main, args=(script, argv, str(folder), hook))
+    with _environment(OMP_NUM_THREADS="1", PYTHONPATH=f"{ROOT}:{ROOT}/tests"):
+        process.start()
+    return process
 
 
 class _environment:
@@ -130,7 +153,7 @@ def _main(script: str, argv: list[str], folder: str, hook: str) -> None:
     from runtime import config, engine
 
     torch.set_num_threads(1)
-    step, steps = engine.step, os.open(f"{folder}/steps", os.O_WRONLY | os.O_APPEND)
+    step, steps = engine.step, os.open(f"{folder}/steps", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def counted(*given):
         step(*given)
@@ -188,6 +211,13 @@ def signals_while_saving(folder):
         flush(self)
 
     checkpoint._Hashing.flush = interrupted
+
+
+def forked_ranks(folder):
+    """Ranks need not import everything again either; that they can: test_train.py."""
+    import torch.multiprocessing as mp
+
+    mp.spawn = lambda *args, **kwargs: mp.start_processes(*args, **kwargs, start_method="fork")
 
 
 def _say_and_wait(folder):

@@ -94,7 +94,8 @@ def files_in(folder: Path) -> list[str]:
 
 _SERVER = """
 import json, os, sys
-import write_dataset
+sys.path.append("tests")
+import warmed, write_dataset
 import pipelines.sources.imagefolder
 from runtime.config import run
 

@@ -270,14 +270,29 @@ class _Parser(argparse.ArgumentParser):
         raise UserError(message, "see --help")
 
 
+def _count(most: int):
+    def number(text: str) -> int:
+        if int(text) > most:
+            raise argparse.ArgumentTypeError(f"more than {most}")
+        return int(text)
+
+    return number
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).splitlines())
+
+
 def main(arguments: list[str] | None = None) -> int:
     """The command; returns the exit status."""
     parser = _Parser(prog="python -m pipelines.sources.generated", description="Write a folder of photos.")
     parser.add_argument("out", type=Path)
     for split, count in SPLITS.items():
-        parser.add_argument(f"--{split}", type=int, default=count, help=f"photos (default {count})")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="threads (default: all cores)")
+        parser.add_argument(f"--{split}", type=_count(10**8), default=count, help=f"photos (default {count})")
+    parser.add_argument("--seed", type=_count(2**31 - 1), default=0)
+    parser.add_argument(
+        "--workers", type=_count(1024), default=os.cpu_count() or 1, help="threads (default: all cores)"
+    )
     try:
         given = parser.parse_args(arguments)
         counts = {split: getattr(given, split) for split in SPLITS}
@@ -287,9 +302,9 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{given.out} holds these photos already; nothing to do")
         return 0
     except OSError as error:
-        print(f"error: cannot write ({error}); name another folder or make room", file=sys.stderr)
+        print(f"error: cannot write ({_one_line(error)}); name another folder or make room", file=sys.stderr)
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
     return 2
 
 

@@ -7,7 +7,7 @@ import torch
 import torchvision
 
 from pipelines.errors import UserError
-from runtime.models import adapt, fastervit, patchconvnet  # noqa: F401  patchconvnet registers itself with timm
+from runtime.models import adapt, fastervit, patchconvnet, sides  # noqa: F401  patchconvnet registers itself with timm
 from runtime.models.adapt import Options
 from runtime.models.blurpool import apply_blurpool
 from runtime.models.weights import load_weights_resized  # noqa: F401
@@ -27,10 +27,16 @@ def build(
     `options`: img_size, drop_path, drop_path_constant, layer_scale, distilled, checkpointing, see `adapt.Options`.
     """
     wanted = Options(**options)
-    if arch.startswith("timm:"):
-        model = _timm_model(arch, num_classes, pretrained, wanted)
-    else:
-        model = _torchvision_model(arch, num_classes, pretrained, wanted)
+    try:
+        if arch.startswith("timm:"):
+            model = _timm_model(arch, num_classes, pretrained, wanted)
+        else:
+            model = _torchvision_model(arch, num_classes, pretrained, wanted)
+    except OSError as error:  # no network, no room for the download
+        if not pretrained:
+            raise
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"the weights of {arch} cannot be loaded ({reason})", "give a file of weights") from None
     adapt.apply(arch, model, wanted, pretrained)
     if use_blurpool:
         apply_blurpool(model)
@@ -49,6 +55,10 @@ def _timm_model(arch: str, num_classes: int, pretrained: bool, wanted: Options) 
             given |= {argument: ("img_size", value) for argument, value in sized.items()}
     if not timm.is_model(name):
         raise UserError(f"timm has no model '{name}'", "see timm.list_models()")
+    try:
+        timm.models.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        raise UserError(f"timm has no model '{name}' ({error})", "leave out what stands behind the dot") from None
     if pretrained and not timm.models.is_model_pretrained(name):
         raise UserError(f"there are no weights of {arch}", "set model.pretrained=0")
     factory = partial(timm.create_model, name, pretrained=bool(pretrained), num_classes=num_classes)

@@ -54,7 +54,7 @@ def create(arch: str, factory: Callable[..., nn.Module], given: dict[str, tuple[
             if f"keyword argument '{argument}'" in str(error):
                 raise unknown(arch, option) from None
         raise
-    except AssertionError as error:
+    except (AssertionError, ValueError, RuntimeError, ArithmeticError) as error:
         if not given:
             raise
         told = ", ".join(f"model.{option}={value}" for option, value in given.values())

@@ -7,6 +7,7 @@ import torch
 from timm.layers import resample_abs_pos_embed
 from torch import nn
 
+from pipelines.errors import UserError
 from runtime import checkpoint
 
 
@@ -16,9 +17,10 @@ def load_weights_resized(model: nn.Module, weights: dict, path: Path) -> None:
     Position embeddings are resampled as timm does it (bicubic, antialiased). A head of another shape keeps
     its initial values, and its name is printed. Raises UserError for anything else that does not fit.
     """
-    fresh = []
-    if isinstance(weights, dict):
-        weights, fresh = _fitted(model, weights.get("model", weights))
+    weights = weights.get("model", weights)
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise UserError(f"{path} holds no weights, or other things too", "give a final_weights.pt or checkpoint.pt")
+    weights, fresh = _fitted(model, weights)
     checkpoint.load_weights(model, weights, path)
     if fresh:
         print(f"=> weights from {path}; for another number of classes {', '.join(fresh)} start anew")

@@ -1,0 +1,176 @@
+"""Epoch after epoch, with everything that can change changing: do memory, threads and open files stay flat? -> JSON.
+
+    python benchmarks/soak.py --soak.datasets=FILE.beton,FILE.beton --soak.minutes=30 --soak.out=docs/soak.json
+
+Each loader is drawn from (seed, its number): data set, stages, resolution, batch size, workers, order in memory or not,
+and how each of its one to three epochs ends: read to its end, left by `break`, left by an exception, closed while it is
+held, or never begun. The last batches of an epoch are held until the loader is closed, and must be what they were.
+Memory, threads, files and processes are looked at when a loader is gone. Flat means: at the end no more threads, files
+or processes than at the beginning, and no more than 16 MB more memory (medians of the last and of the second quarter of
+the loaders; the first one warms up).
+Exit status 1 where it is not flat.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+import runtime.start  # noqa: F401  checks the set-up; must come before torch
+
+# isort: split
+import ctypes
+import gc
+import json
+import random
+import statistics
+import threading
+import time
+
+import psutil
+from fastargs import Config, Param, Section
+
+from pipelines.beton import publish
+from pipelines.errors import UserError
+from pipelines.loaders import Task, open_loader
+from runtime import env, report
+from runtime.config import FLOAT, INT, PATH, PATHS, STR, between, parse, run
+from runtime.measure import memory_bytes
+
+_STAGES = (
+    "rrc({res})|flip|normalize",
+    "rrc({res})|flip",
+    "center({res})|normalize",
+    "rrc({res}, interpolation='bicubic')|flip|three_augment|jitter(0.3, 0.3, 0.3)|normalize",
+    "rrc({res})|flip|randaugment('rand-m9-mstd0.5-inc1')|normalize|erase(0.25)",
+)
+_ENDS = ("read", "read", "read", "break", "exception", "closed", "not begun")
+_COUNTED = ("memory_bytes", "threads", "files", "processes")
+_ALLOWED_GROWTH = {"memory_bytes": 16e6, "threads": 0, "files": 0, "processes": 0}
+_POINTS = 200  # of each curve in the JSON
+
+
+class _Left(Exception):
+    """An epoch is left by an exception of whoever reads it."""
+
+
+def declare() -> Config:
+    """The section `soak`."""
+    config = Config()
+    Section("soak", "what to read, and for how long", config_descriptor=config).params(
+        datasets=Param(
+            PATHS, ".beton files, or photo folders for the loader torch; with commas between", required=True
+        ),
+        minutes=Param(between(FLOAT, 0.01, 10_000), "how long", default=30.0),
+        loaders=Param(between(INT, 8, 10**9), "or until so many loaders are gone", default=10**9),
+        out=Param(PATH, "the JSON to write", required=True),
+        loader=Param(STR, "the loader", default="ffcv"),
+        seed=Param(between(INT, 0, 2**31 - 1), "what is drawn", default=0),
+        max_batch_size=Param(between(INT, 1, 65536), "batches are not larger", default=256),
+    )
+    return config
+
+
+def main(argv: list[str]) -> None:
+    """Open loaders until the time is over, and write the JSON."""
+    soak = parse(declare(), argv).soak
+    report.check_file(Path(soak.out))
+    started, looks = time.monotonic(), []
+    totals = {"loaders": 0, "epochs": 0, "batches": 0, "images": 0, "ends": dict.fromkeys(_ENDS, 0)}
+    while (passed := time.monotonic() - started) < 60 * soak.minutes and totals["loaders"] < soak.loaders:
+        use(soak, random.Random(f"{soak.seed} {totals['loaders']}"), totals)
+        looks.append({"seconds": passed, **look()})
+    facts = {"machine": env.machine(), "versions": env.versions()}
+    facts |= {"settings": {"loader": soak.loader, "minutes": soak.minutes, "seed": soak.seed}, **totals, **judge(looks)}
+    publish(Path(soak.out), json.dumps(facts, indent=1) + "\n")
+    for name in _COUNTED:
+        print(f"=> {name}: {facts['quarters'][name]}")
+    verdict = "flat" if facts["flat"] else "NOT FLAT"
+    print(f"=> {totals['epochs']} epochs, {totals['images']} images, {verdict}: {soak.out}")
+    if not facts["flat"]:
+        sys.exit(1)
+
+
+def use(soak, draws: random.Random, totals: dict) -> None:
+    """Open a loader, read some epochs and close it; raises RuntimeError when a batch changed while it was held."""
+    loader = open_loader(soak.loader, draw_task(soak, draws, totals["loaders"]))
+    totals["loaders"] += 1
+    held = []
+    for _ in range(draws.randint(1, 3)):
+        end = draws.choice(_ENDS)
+        held += read(loader, end, draws, totals)
+        totals["epochs"] += 1
+        totals["ends"][end] += 1
+        if end == "closed":
+            break
+    loader.close()
+    if any(images.double().sum().item() != total for images, total in held):
+        raise RuntimeError("a batch has changed while it was held")
+
+
+def draw_task(soak, draws: random.Random, number: int) -> Task:
+    """What the next loader is told."""
+    return Task(
+        dataset=draws.choice(soak.datasets.split(",")),
+        stages=draws.choice(_STAGES).replace("{res}", str(draws.choice([64, 96, 128, 160, 192, 224]))),
+        batch_size=min(draws.choice([3, 16, 32, 64, 128, 256, 512]), soak.max_batch_size),
+        workers=draws.randint(1, 4),
+        seed=draws.randrange(2**31),
+        epoch=number,
+        shuffle=draws.random() < 0.8,
+        drop_last=draws.random() < 0.5,
+        in_memory=draws.random() < 0.5,
+        start=draws.choice([0, 0, 1]),
+    )
+
+
+def read(loader, end: str, draws: random.Random, totals: dict) -> list:
+    """One epoch that ends as `end` says; returns its last batches with the sums of their pixels."""
+    batches = iter(loader)
+    if end == "not begun":
+        return []
+    last = len(loader) if end == "read" else draws.randrange(len(loader))
+    kept = []
+    try:
+        for i, (images, _) in enumerate(batches):
+            totals["batches"] += 1
+            totals["images"] += len(images)
+            kept = [*kept[-1:], (images, images.double().sum().item())]
+            if i == last and end == "exception":
+                raise _Left
+            if i == last:
+                break
+    except _Left:
+        pass
+    if end == "closed":
+        loader.close()
+    return kept
+
+
+def look() -> dict:
+    """What this process has now; what malloc keeps for later is given back first, for it comes and goes."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    me = psutil.Process()
+    return {
+        "memory_bytes": memory_bytes(),
+        "threads": threading.active_count(),
+        "files": me.num_fds(),
+        "processes": len(me.children(recursive=True)),
+    }
+
+
+def judge(looks: list[dict]) -> dict:
+    """Medians of each quarter, whether all is flat, and the curves, thinned out."""
+    if len(looks) < 8:
+        raise UserError(f"{len(looks)} loaders are too few to say anything", "give more soak.minutes")
+    fourth = len(looks) // 4
+    quarters = {
+        name: [statistics.median(x[name] for x in looks[i * fourth : (i + 1) * fourth]) for i in range(4)]
+        for name in _COUNTED
+    }
+    flat = all(quarters[name][3] - quarters[name][1] <= _ALLOWED_GROWTH[name] for name in _COUNTED)
+    return {"quarters": quarters, "flat": flat, "looks": looks[:: max(1, len(looks) // _POINTS)]}
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,61 @@
+"""Whether a model takes images of a given side: found out by trying, before the first epoch."""
+
+import copy
+
+import torch
+from torch import nn
+
+from pipelines.errors import UserError
+
+# What models and torch raise for images that are too small, or not of the size they were built for
+_REFUSALS = (AssertionError, RuntimeError, ValueError, ArithmeticError, IndexError)
+
+
+def check(name: str, model: nn.Module, sides, autocast, img_size: int | None = None) -> None:
+    """Raise UserError where a model cannot take images of one of these sides (pixels).
+
+    Where it takes none at all, and was not built for images of `img_size`, it is the model that is wrong: then its own
+    error is raised.
+    """
+    for side in sorted(set(sides)):
+        error = _refusal(model, side, autocast)
+        if error is None:
+            continue
+        others = {img_size, 224, *_own(model)} - {None, side}
+        if img_size is None and all(_refusal(model, other, autocast) for other in others):
+            raise error
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        also = " or another model.img_size" if img_size is not None else ""
+        raise UserError(f"{name} cannot take images of {side} px ({reason[0][:200]})", f"give other ones{also}")
+
+
+def check_alone(name: str, model: nn.Module, side: int, autocast) -> None:
+    """Raise UserError where a model cannot train with batches of one image: batch norm needs two values."""
+    device = next(model.parameters()).device
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        error = _refusal(copy.deepcopy(model).train(), side, autocast, count=1)
+    if isinstance(error, ValueError):
+        raise UserError(f"{name} cannot train with one photo in a batch ({error})", "give training.batch_size=2")
+
+
+def _refusal(model: nn.Module, side: int, autocast, count: int = 2) -> Exception | None:
+    """What a model raises for images of this side, or None; it is left as it was."""
+    training = model.training
+    model.train(count == 1)
+    images = torch.zeros(count, 3, side, side, device=next(model.parameters()).device)
+    try:
+        with torch.no_grad(), autocast:
+            model.forward(images.contiguous(memory_format=torch.channels_last))  # what __call__ may compile
+    except torch.OutOfMemoryError:
+        raise
+    except _REFUSALS as error:
+        return error
+    finally:
+        model.train(training)
+    return None
+
+
+def _own(model: nn.Module) -> list[int | None]:
+    """Sides of images that the model says it is for."""
+    sizes = (getattr(model, "pretrained_cfg", None) or {}).get("input_size", (None,))
+    return [sizes[-1], getattr(model, "image_size", None)]

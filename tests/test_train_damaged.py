@@ -1,0 +1,68 @@
+"""Training from a .beton with damaged photos, as data.on_error says."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from test_resume import VIT
+from training import Run
+
+from pipelines import beton
+
+TRAIN, VAL = list(range(5, 120, 10)), [7]  # damaged samples
+
+
+def damage(path, samples, target):
+    """A copy of a .beton in which these samples are zeros, with its card."""
+    shutil.copy(path, target)
+    shutil.copy(beton.card_path(path), beton.card_path(target))
+    index = beton.read_index(target)
+    for sample in samples:
+        start, size = int(index.metadata["image"]["data_ptr"][sample]), int(index.sizes[sample])
+        np.memmap(target, np.uint8, "r+", start, size)[:] = 0
+    return target
+
+
+@pytest.fixture
+def train(betons, tmp_path):
+    """Train for an epoch of at most 15 batches, two of them a step."""
+    told = VIT | {"training.repeats": 1, "training.batch_size": 8, "training.epochs": 1, "lr.warmup_epochs": 0}
+    told |= {"data.train_dataset": damage(betons["train"], TRAIN, tmp_path / "train.beton")}
+    told |= {"data.val_dataset": damage(betons["val"], VAL, tmp_path / "val.beton")}
+
+    def train(**changes):
+        run = Run(tmp_path, told | {f"data.{key}": value for key, value in changes.items()}, "train_transformers")
+        try:
+            status = run.end()
+        finally:
+            run.stop()
+        log = run.run / "log.jsonl"
+        return status, run, json.loads(log.read_text()) if log.exists() and log.read_text() else None
+
+    return train
+
+
+def test_left_out_photos_are_logged_and_the_last_step_is_taken(train):
+    status, run, line = train(on_error="skip")
+    assert status == 0, run.errors
+    # 108 good ones are 13 full batches: 6 steps of two, and the one that is left
+    assert (line["images"], run.steps, line["val_images"]) == (104, 7, 40)
+    assert line["left_out"] == len(TRAIN)
+    assert "left_out=12" in run.output
+    told = [text for text in run.errors.splitlines() if text.startswith("warning: sample ")]
+    assert len(told) == len(TRAIN) + len(VAL)
+
+
+def test_substitutes_keep_the_number_of_steps(train):
+    status, run, line = train(on_error="substitute")
+    assert status == 0, run.errors
+    assert (line["images"], run.steps, line["val_images"]) == (120, 8, 40)
+    assert line["left_out"] == len(TRAIN)
+
+
+def test_by_default_training_stops_and_names_the_sample(train):
+    status, run, _ = train()
+    assert status == 2
+    line = run.errors.splitlines()[-1]
+    assert line.startswith("error: sample ") and "train.beton is damaged (field 'image'" in line
