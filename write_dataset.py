@@ -69,7 +69,7 @@ def main(argv: list[str]) -> None:
     said: list[str] = []
     try:
         # No bar in the first second, so that an error found there is one line
-        with tqdm(total=total, unit="images", smoothing=0.05, delay=1) as bar:
+        with tqdm(total=total, unit="images", smoothing=0.05, delay=1, disable=None) as bar:
             card = write(source, cfg.write_path, options, about, bar.update, cfg.resume, said.append)
     finally:
         for text in said:  # not while the bar is there

@@ -92,4 +92,4 @@ def each(work: Callable[[int], Any], count: int) -> Iterator[tuple[int, Any]]:
     workers = len(os.sched_getaffinity(0))
     with closing(in_order(work, 0, count, workers, _CHUNK)) as results:
         # No bar in the first second
-        yield from tqdm(results, total=count, unit="photos", smoothing=0.05, delay=1)
+        yield from tqdm(results, total=count, unit="photos", smoothing=0.05, delay=1, disable=None)

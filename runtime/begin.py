@@ -104,10 +104,7 @@ def run(recipe: engine.Recipe, settings, place: Place, data: Data, validation, s
     if not settings.training.eval_only and start.position.epoch < recipe.epochs:
         epoch, batch = start.position.epoch, start.position.batch
         training = data.training(epoch, recipe.resolution(epoch), batch)
-        if len(training.classes) != len(validation.classes):
-            what = f"{settings.data.train_dataset} has {len(training.classes)} classes"
-            other = f"{settings.data.val_dataset} has {len(validation.classes)}"
-            raise UserError(f"{what}, and {other}", "give two data sets of the same classes")
+        _check_classes(settings.data, training.classes, validation.classes)
     if settings.training.eval_only:
         stats = engine.evaluate_all(recipe, validation, place, bool(settings.validation.lr_tta))
         if place.first:
@@ -122,6 +119,20 @@ def run(recipe: engine.Recipe, settings, place: Place, data: Data, validation, s
         )
         print(f"=> loader {settings.data.loader}: {validation.description}")
     engine.fit(recipe, settings, place, data, validation, folder, start.position)
+
+
+def _check_classes(data, training: list[str], validation: list[str]) -> None:
+    """Raise UserError where the two data sets have other classes. Files without names have numbers, which fit any."""
+    numbers = [str(number) for number in range(len(training))]
+    if len(training) != len(validation):
+        what = f"{data.train_dataset} has {len(training)} classes, and {data.val_dataset} has {len(validation)}"
+    elif training != validation and numbers not in (training, validation):
+        number = next(i for i, names in enumerate(zip(training, validation, strict=True)) if len(set(names)) > 1)
+        what = f"class {number} is '{training[number]}' in {data.train_dataset}"
+        what += f", and '{validation[number]}' in {data.val_dataset}"
+    else:
+        return
+    raise UserError(what, "give two data sets of the same classes")
 
 
 def check_sides(recipe: engine.Recipe, settings, start: Start) -> None:

@@ -420,8 +420,9 @@ def test_weights_that_cannot_be_resized_are_an_error():
         model, weights = models.build(new[0], 3, img_size=new[1]), models.build(old[0], 3, img_size=old[1])
         with pytest.raises(UserError, match="do not fit the model"):
             load_weights_resized(model, weights.state_dict(), WEIGHTS)
-    with pytest.raises(UserError, match="do not fit the model"):
-        load_weights_resized(PatchConvNet(16, 1), torch.zeros(3), WEIGHTS)
+    for weights, words in [({"model": torch.zeros(3)}, "no weights"), ({"x": torch.zeros(3)}, "do not fit the model")]:
+        with pytest.raises(UserError, match=words):
+            load_weights_resized(PatchConvNet(16, 1), weights, WEIGHTS)
 
 
 # FasterViT

@@ -1,5 +1,6 @@
 """Values that are good one by one and not together, or not with these data, this model, this machine."""
 
+import shutil
 import socket
 import subprocess
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from test_nonsense_uses import (  # noqa: F401  the fixtures
     place,
 )
 
+from pipelines import beton
 from pipelines.errors import UserError
 from pipelines.slots import SlotPool
 from runtime import begin, log
@@ -91,6 +93,21 @@ def test_values_that_do_not_go_together(told, script, changes, words):
 def test_two_data_sets_of_other_classes(told, numbered):
     words = ["10 classes", "has 45", "all.beton"]
     assert not wrong((s, told(s, data__val_dataset=numbered["beton"]), words) for s in (IMAGENET, TRANSFORMERS))
+
+
+def test_two_data_sets_whose_classes_have_other_names(told, betons, tmp_path):
+    """The same number of them: each label would mean another thing. A file without names fits any."""
+    path = tmp_path / "val.beton"
+    shutil.copy(betons["val"], path)
+    card = beton.read_card(betons["val"])
+    card["classes"][3] = "something else"
+    beton.card_path(path).write_text(beton.card_text(card))
+    words = ["class 3 is ", "'something else'", "val.beton"]
+    assert not wrong((s, told(s, data__val_dataset=path), words) for s in (IMAGENET, TRANSFORMERS))
+    card["classes"] = [str(number) for number in range(10)]
+    beton.card_path(path).write_text(beton.card_text(card))
+    changes = {"data__val_dataset": path, "training__epochs": 1, "logging__folder": tmp_path}
+    assert end_of(IMAGENET, *told(IMAGENET, **changes)).status == 0
 
 
 def test_a_teacher_of_another_size(told, place):  # noqa: F811
