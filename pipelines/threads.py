@@ -10,7 +10,7 @@ from typing import Any
 from pipelines.errors import UserError
 
 # Threads that are not done by then are left to themselves: one that hangs in a read would never end
-_SECONDS_TO_END = 3
+_SECONDS_TO_END = 2
 
 
 def in_order(work: Callable[[int], Any], first: int, count: int, workers: int, chunk: int) -> Iterator[tuple[int, Any]]:

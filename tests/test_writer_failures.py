@@ -302,8 +302,8 @@ def end(process, number):
         sent = time.monotonic()
         process.send_signal(number)
         _, stderr = process.communicate(timeout=20)
-        # Where other programs take the processors, as long as its start took
-        assert time.monotonic() - sent < max(5, process.start_took)
+        # On two free cores its start takes 2 s; where other programs take the processors, all takes longer
+        assert time.monotonic() - sent < max(5, 2.5 * process.start_took)
         with pytest.raises(ProcessLookupError):
             os.killpg(process.pid, 0)
         return process.returncode, stderr
