@@ -1,7 +1,7 @@
 """How a run begins, whatever it trains: weights or a checkpoint, parallel ranks, the run's folder."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -18,23 +18,41 @@ _AUTO = "auto"
 # What must be the same for a position within an epoch to mean the same batches
 _ORDER = [
     *("training.batch_size", "training.seed", "training.repeats", "training.accumulate"),
-    *("data.in_memory", "data.on_error", "world size"),
+    *("data.loader", "data.in_memory", "data.on_error", "world size"),
 ]
+# What the optimizer's state brings with it: another value would be ignored
+_OF_OPTIMIZER = [f"training.{name}" for name in ("optimizer", "momentum", "weight_decay", "bn_wd", "eps")]
+_OF_OPTIMIZER.append("lr.layer_decay")
+# What may be another without being told
+_FREE = (
+    "logging.",
+    "training.resume",
+    "training.checkpoint_minutes",
+    "training.eval_only",
+    "dist.",
+    "data.num_workers",
+)
 
 
 @dataclass(frozen=True)
 class Start:
-    """Where a run begins: the position, the folder that it goes on in (None: a new one), checkpoints refused."""
+    """Where a run begins.
+
+    `folder`: the one that it goes on in, None: a new one. `generators`: their states. `refused`: checkpoints that are
+    not good. `changed`: [before, now] of parameters that are not those of the checkpoint.
+    """
 
     position: Position = Position()
     folder: Path | None = None
+    generators: dict = field(default_factory=dict)
     refused: tuple[Path, ...] = ()
+    changed: dict = field(default_factory=dict)
 
 
 def load_state(settings, place: Place, model, optimizer, scaler, average=None) -> Start:
     """Load the weights or the checkpoint that the settings name.
 
-    A checkpoint that is damaged or another run's is told, and the one before it is used.
+    A checkpoint that is damaged or another model's is told, and the one before it is used.
     """
     if settings.model.weights:
         path = Path(settings.model.weights)
@@ -48,13 +66,19 @@ def load_state(settings, place: Place, model, optimizer, scaler, average=None) -
         try:
             content = checkpoint.load(path)
             position = checkpoint.restore(content, path, place.rank, model, optimizer, scaler, average)
-            _check_same_run(content, settings, place, path)
+            _check_model(content, settings, path)
         except UserError as error:
             refused[path] = error
             continue
-        for error in refused.values() if place.first else ():
-            print(f"=> {error}: using {path.name}")
-        return Start(position, path.parent, tuple(refused))
+        changed = {} if settings.training.eval_only else _changed(content, settings, place, path)
+        if place.first:
+            for error in refused.values():
+                print(f"=> {error}: using {path.name}")
+            for name, (before, now) in changed.items():
+                print(f"=> {path} was made with {name}={before}, now it is {now}")
+        ranks = content["ranks"]
+        generators = ranks[place.rank]["generators"] if place.rank < len(ranks) else {}
+        return Start(position, path.parent, generators, tuple(refused), changed)
     if not refused:
         return Start()
     reasons = [" ".join(str(error).split()) for error in refused.values()]
@@ -70,21 +94,36 @@ def _checkpoints(settings) -> list[Path]:
         path = Path(settings.logging.folder) / settings.logging.name / checkpoint.NAME
     else:
         path = Path(told) / checkpoint.NAME if os.path.isdir(told) else Path(told)
-    older = path.with_name(checkpoint.OLDER_NAME)
-    found = [p for p in (path, older) if os.path.isfile(p) and (p == path or path.name == checkpoint.NAME)]
+    paths = [path] + [path.with_name(checkpoint.OLDER_NAME)] * (path.name == checkpoint.NAME)
+    found = [p for p in paths if os.path.isfile(p)]
     if not found and (told != _AUTO or settings.training.eval_only):
         raise UserError(f"there is no file {path}", "give the path of a checkpoint.pt or of the folder of a run")
     return found
 
 
-def _check_same_run(content: dict, settings, place: Place, path: Path) -> None:
-    """Raise UserError where a checkpoint is another model's, or its position would mean other batches."""
-    made, now = content["params"], settings.flat()
-    made, now = made | {"world size": len(content["ranks"])}, now | {"world size": place.world_size}
-    within_epoch = content["batch"] and not settings.training.eval_only
-    for key in ["model.arch", *(_ORDER if within_epoch else ())]:
-        if made.get(key) != now.get(key):
-            raise UserError(f"{path} was made with {key}={made.get(key)}, not {now.get(key)}", "give the same")
+def _check_model(content: dict, settings, path: Path) -> None:
+    """Raise UserError where a checkpoint is another model's, though its weights fit."""
+    before, now = content["params"].get("model.arch"), settings.model.arch
+    if before != now:
+        raise _not_the_same(path, "model.arch", before, now)
+
+
+def _changed(content: dict, settings, place: Place, path: Path) -> dict:
+    """[before, now] of the parameters that have changed; raises UserError where they must not.
+
+    The one before a checkpoint would not do either: it is of the same run.
+    """
+    made = content["params"] | {"world size": len(content["ranks"])}
+    now = settings.flat() | {"world size": place.world_size}
+    changed = {key: [made[key], now[key]] for key in now if key in made and made[key] != now[key]}
+    for key in [*_OF_OPTIMIZER, *(_ORDER if content["batch"] else ())]:
+        if key in changed:
+            raise _not_the_same(path, key, *changed[key])
+    return {key: values for key, values in changed.items() if not key.startswith(_FREE)}
+
+
+def _not_the_same(path: Path, key: str, before, now) -> UserError:
+    return UserError(f"{path} was made with {key}={before}, not {now}", "give the same")
 
 
 def parallel(model: torch.nn.Module, compiled: bool, place: Place) -> torch.nn.Module:
@@ -118,6 +157,8 @@ def run(recipe: engine.Recipe, settings, place: Place, data: Data, validation, s
             f"{place.world_size} x {place.device}, {recipe.precision.name}"
         )
         print(f"=> loader {settings.data.loader}: {validation.description}")
+    # Last: a model that was built or tried in between has drawn from them
+    checkpoint.set_generators(start.generators)
     engine.fit(recipe, settings, place, data, validation, folder, start.position)
 
 
@@ -157,4 +198,4 @@ def _open_folder(settings, place: Place, start: Start) -> RunFolder:
     for path in start.refused:
         # Or it would become the one before the next checkpoint, in place of the one that is used now
         os.replace(path, path.with_name(f"{path.stem}.refused.pt"))
-    return RunFolder.reopen(start.folder, start.position)
+    return RunFolder.reopen(start.folder, start.position, start.changed)

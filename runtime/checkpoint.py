@@ -149,6 +149,14 @@ def generators() -> dict:
     return states
 
 
+def set_generators(states: dict) -> None:
+    """Put states of generators() back; {} leaves them as they are."""
+    if "cpu" in states:
+        torch.set_rng_state(states["cpu"])
+    if torch.cuda.is_available() and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
+
+
 def capture(position: Position, ranks: list[dict], params: dict, model, optimizer, scaler, average=None) -> dict:
     """All that training needs to go on after `position`.
 
@@ -169,7 +177,10 @@ def capture(position: Position, ranks: list[dict], params: dict, model, optimize
 
 
 def restore(content: dict, path: Path, rank: int, model, optimizer, scaler, average=None) -> Position:
-    """Put a captured state back; returns the position. Raises UserError when it does not fit."""
+    """Put a captured state back; returns the position. Raises UserError when it does not fit.
+
+    The generators are not among it: set_generators() is for when nothing else draws before the first batch.
+    """
     if content.get("version") != _VERSION or not content.keys() >= _KEYS:
         raise UserError(f"{path} is not a checkpoint of this version of this program", "give a checkpoint.pt")
     load_weights(model, content["model"], path)
@@ -185,13 +196,8 @@ def restore(content: dict, path: Path, rank: int, model, optimizer, scaler, aver
         scaler.load_state_dict(content["scaler"])
     except RuntimeError:
         raise UserError(f"{path} was made with another training.precision", "resume with the same recipe") from None
-    # A rank that there was not keeps the generators that it has
-    told = content["ranks"][rank] if rank < len(content["ranks"]) else {"generators": {}, "sums": None}
-    if "cpu" in told["generators"]:
-        torch.set_rng_state(told["generators"]["cpu"])
-    if torch.cuda.is_available() and "cuda" in told["generators"]:
-        torch.cuda.set_rng_state(told["generators"]["cuda"])
-    return Position(content["epoch"], content["batch"], told["sums"])
+    ranks = content["ranks"]
+    return Position(content["epoch"], content["batch"], ranks[rank]["sums"] if rank < len(ranks) else None)
 
 
 def load_weights(model, weights: dict, path: Path) -> None:

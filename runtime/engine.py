@@ -156,6 +156,14 @@ class EpochSums:
         """Damaged samples that data.on_error has left out or replaced."""
         return self._left_out | set(getattr(self._loader, "left_out", ()))
 
+    def left_out_anywhere(self) -> set[int]:
+        """Those of all ranks."""
+        if self._place.world_size == 1:
+            return self.left_out()
+        ranks = [None] * self._place.world_size
+        dist.all_gather_object(ranks, self.left_out())
+        return set().union(*ranks)
+
     def position(self) -> Position:
         """Where the run stands now, with all that it takes to go on from there."""
         self.check()
@@ -220,8 +228,11 @@ def train_epoch(
             keeper.step_ended(sums.position)
     sums.check()
     sums.clock.stop()
+    if not sums.batch:
+        raise UserError(f"epoch {epoch} has no batch: too many samples are damaged", "write the dataset again")
     facts = {"train_loss": sums.mean_loss(), "lr": float(lrs[sums.batch - 1]), **sums.clock.facts()}
-    return facts | ({"left_out": len(sums.left_out())} if sums.left_out() else {})
+    left_out = sums.left_out_anywhere()
+    return facts | ({"left_out": len(left_out)} if left_out else {})
 
 
 def step(recipe: Recipe, lr: float) -> None:
@@ -281,6 +292,8 @@ def evaluate(
         losses.update(loss.float() * len(labels))
         count.update(len(labels))
     images = int(count.compute())
+    if not images:
+        raise UserError("there is no photo to validate with: all are damaged", "write the dataset again")
     # torchmetrics divides in float32; what it divided is a count of photos
     accuracies = {name: round(value.item() * images) / images for name, value in metrics.compute().items()}
     val_loss = losses.compute().item() / images

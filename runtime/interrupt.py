@@ -1,8 +1,9 @@
 """When checkpoints are written: at epoch ends, every so many minutes, and before a signal ends the run.
 
-SIGTERM and SIGUSR1 (what Slurm and spot instances send) and SIGINT (Ctrl-C) end a run with status 128 + their
-number, after the step that is being made and a checkpoint. Where nothing is half done (waiting for a batch,
-validation) and where there is nothing new to save (the first step, which may compile), that is at once.
+SIGTERM and SIGUSR1 (what Slurm and spot instances send), SIGINT (Ctrl-C) and SIGHUP (a closed terminal, unless it is
+ignored as after nohup) end a run with status 128 + their number, after the step that is being made and a checkpoint.
+Where nothing is half done (waiting for a batch, validation) and where there is nothing new to save (the first step,
+which may compile), that is at once.
 """
 
 import os
@@ -18,13 +19,10 @@ import torch.distributed as dist
 
 from runtime import checkpoint
 from runtime.checkpoint import Position
-from runtime.launch import Place
+from runtime.launch import SIGNALS, Place
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 # A terminal's Ctrl-C reaches this process directly and from the one that started it: twice, but it is one
 _SAME_CTRL_C = 1.0
-# What a rank asks for when it is time for a checkpoint; no signal of SIGNALS has this number
-_CHECKPOINT = 1
 
 
 class Interrupted(BaseException):
@@ -52,17 +50,20 @@ class Keeper:
 
     def __enter__(self) -> "Keeper":
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in SIGNALS}
+            heeded = [n for n in SIGNALS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._handle) for number in heeded}
         return self
 
     def __exit__(self, kind, error, trace) -> None:
+        self._at_once = False
+        # A rank that waits for one which has left its validation cannot go on
+        left_alone = bool(self._received) and not self._alone and not self._news
         try:
-            if kind is Interrupted:
+            if kind is Interrupted or (left_alone and kind is not None and issubclass(kind, RuntimeError)):
                 if self._news and self._position is not None:
                     self.save(self._position())
                 self._leave(self._received)
         finally:
-            self._at_once = False
             for number, handler in self._before.items():
                 signal.signal(number, handler or signal.SIG_DFL)
 
@@ -92,11 +93,11 @@ class Keeper:
     def step_ended(self, position: Callable[[], Position]) -> None:
         """Save if it is time; after a signal raise SystemExit. `position()` is where the run now stands."""
         self._at_once, self._news, self._position = False, True, position
-        asked = self._asked()
-        if asked:
+        number, due = self._asked()
+        if number or due:
             self.save(position())
-        if asked > _CHECKPOINT:
-            self._leave_together(asked)
+        if number:
+            self._leave_together(number)
         if self._alone:
             self._end_at_once()
 
@@ -105,8 +106,8 @@ class Keeper:
         self._position = lambda: position
         if not self._alone:  # they may leave the validation one by one
             self.save(position)
-            if (asked := self._asked()) > _CHECKPOINT:
-                self._leave_together(asked)
+            if number := self._asked()[0]:
+                self._leave_together(number)
         self._end_at_once()
 
     def epoch_ended(self, position: Position) -> None:
@@ -124,16 +125,16 @@ class Keeper:
             checkpoint.save(self._capture(position, ranks), path, path.with_name(checkpoint.OLDER_NAME))
         self._saved_at, self._saved, self._news = time.monotonic(), position, False
 
-    def _asked(self) -> int:
-        """The signal that any rank has received, _CHECKPOINT where it is time for one, or 0."""
+    def _asked(self) -> tuple[int, bool]:
+        """The signal that any rank has received, or 0; and whether it is time for a checkpoint."""
         minutes = self._minutes
         due = self._place.first and minutes is not None and time.monotonic() - self._saved_at >= 60 * minutes
-        asked = self._received or int(due)
         if self._alone:
-            return asked
-        asked = torch.tensor(asked)
+            return self._received, due
+        asked = torch.tensor([self._received, due])
         dist.all_reduce(asked, dist.ReduceOp.MAX)
-        return int(asked)
+        number, due = asked.tolist()
+        return number, bool(due)
 
     def _gather(self, mine: dict) -> list[dict]:
         """What each rank has for itself."""
@@ -152,6 +153,8 @@ class Keeper:
         if self._place.first:
             saved = self._saved
             about = f"the checkpoint is of {saved.epoch} epochs and {saved.batch} batches" if saved else "no step made"
-            print(f"=> {signal.Signals(number).name}: {about}; --training.resume={self._folder} goes on", flush=True)
+            if (self._folder / checkpoint.NAME).exists():
+                about += f"; --training.resume={self._folder} goes on"
+            print(f"=> {signal.Signals(number).name}: {about}", flush=True)
             print("interrupted", file=sys.stderr, flush=True)
         raise SystemExit(128 + number)

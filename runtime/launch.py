@@ -15,6 +15,8 @@ import torch.multiprocessing as mp
 from pipelines.errors import UserError
 from runtime.config import one_line
 
+# What ends a run with a checkpoint (runtime/interrupt.py); whoever started ranks passes them on
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 _TORCHRUN = "start with torchrun, or unset RANK and WORLD_SIZE"
 
 
@@ -91,8 +93,9 @@ def _spawn(function: Callable, settings) -> None:
             if rank.is_alive():
                 os.kill(rank.pid, number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, pass_on)
+    for number in SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, pass_on)
     try:
         while not ranks.join():
             pass
@@ -123,6 +126,10 @@ def _run_rank(function: Callable, settings, rank: int, local_rank: int, world_si
     try:
         with _enough_memory():
             function(settings, Place(rank, world_size, device))
+    except RuntimeError as error:
+        if "Connection closed by peer" not in str(error):
+            raise
+        raise UserError("another rank has ended", "its own message says why") from error
     finally:
         dist.destroy_process_group()
 

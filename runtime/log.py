@@ -33,6 +33,15 @@ def _lines(path: Path) -> list[str]:
         raise UserError(f"cannot read {path} ({error.strerror})", "give another training.resume") from None
 
 
+def _note_changes(path: Path, entry: dict) -> None:
+    try:
+        facts = json.loads("\n".join(_lines(path)))
+    except ValueError:  # it is not there, or somebody's own
+        facts = {}
+    facts["resumed"] = [*facts.get("resumed", []), entry]
+    _write(path, json.dumps(facts, indent=1) + "\n")
+
+
 class RunFolder:
     """Where rank 0 writes; other ranks have none (`active` False) and everything here does nothing."""
 
@@ -70,8 +79,11 @@ class RunFolder:
         return cls(folder)
 
     @classmethod
-    def reopen(cls, folder: Path, position: Position) -> "RunFolder":
-        """The folder of an interrupted run, its log cut back to the epochs that `position` has finished."""
+    def reopen(cls, folder: Path, position: Position, changed: dict) -> "RunFolder":
+        """The folder of an interrupted run, its log cut back to the epochs that `position` has finished.
+
+        `changed` ([before, now] of parameters) is added to `resumed` in params.json.
+        """
         log = folder / "log.jsonl"
         kept = []
         for line in _lines(log):
@@ -81,6 +93,10 @@ class RunFolder:
             except (ValueError, KeyError, TypeError):
                 break  # the line that the interruption cut off
         _write(log, "".join(kept))
+        if changed:
+            _note_changes(
+                folder / "params.json", {"epoch": position.epoch, "batch": position.batch, "changed": changed}
+            )
         print(f"=> Going on in {folder} after {position.epoch} epochs and {position.batch} batches")
         return cls(folder)
 
@@ -93,6 +109,8 @@ class RunFolder:
         try:
             with open(self.path / "log.jsonl", "a") as file:
                 file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # the checkpoint after it is on the disk too
         except OSError as error:
             raise _unwritable(self.path / "log.jsonl", error) from None
         shown = (

@@ -11,15 +11,23 @@ import pytest
 import torch
 from loading import task
 from test_resume import finished, resnet  # noqa: F401  fixtures
-from training import Run, digest, position
+from test_train_damaged import damage
+from training import Run, digest, log_without_times, position
 
 from pipelines.errors import UserError
-from pipelines.loaders import batch_samples
+from pipelines.loaders import batch_samples, epoch_samples
 from runtime import checkpoint, engine, interrupt
 from runtime.checkpoint import Position
 from runtime.launch import Place
 
 BATCHES = 15  # in an epoch
+
+
+@pytest.fixture
+def damaged_train(betons, tmp_path):
+    """One sample of the second rank is damaged."""
+    second = epoch_samples(task(betons["train"], batch_size=4, rank=1, world_size=2), 120, 0)[0]
+    return damage(betons["train"], [int(second[50])], tmp_path / "damaged.beton")
 
 
 @pytest.fixture
@@ -68,6 +76,39 @@ def test_signal_in_validation(start, finished):  # noqa: F811
     assert digest(again.run) == digest(finished)
 
 
+def test_signal_in_the_validation_of_two_ranks_one_of_which_is_done(start):
+    from test_train import free_port
+
+    told = {"training__distributed": 1, "dist__world_size": 2, "dist__port": free_port()}
+    run = start("never_ending_validation_of_one_rank", **told)
+    run.wait_for((run.folder / "waiting").exists)
+    run.kill(signal.SIGTERM)
+    assert run.end(20) == 143, run.errors
+    assert "Traceback" not in run.errors
+    content = torch.load(run.run / "checkpoint.pt", weights_only=True)
+    assert content["epoch"] == 0 and content["batch"] > 0
+
+
+def test_signal_before_there_is_anything_to_save(start):
+    run = start("endless_first_step")
+    run.wait_for((run.folder / "waiting").exists)
+    run.kill(signal.SIGTERM)
+    assert run.end(5) == 143, run.errors
+    assert "SIGTERM: no step made" in run.output
+    assert "goes on" not in run.output
+
+
+def test_a_closed_terminal_is_heeded_unless_it_is_to_be_ignored(start):
+    run = start()
+    run.wait_for_steps(3)
+    run.kill(signal.SIGHUP)
+    assert run.end() == 129, run.errors
+    run = start("as_after_nohup")
+    run.wait_for_steps(3)
+    run.kill(signal.SIGHUP)
+    assert run.end() == 0, run.errors
+
+
 def test_ctrl_c_while_no_batch_comes(start):
     run = start("stalled_loader", training__checkpoint_minutes="null")
     run.wait_for((run.folder / "waiting").exists)
@@ -108,19 +149,31 @@ def test_signal_to_all_processes_spares_the_workers_of_the_standard_loader(start
     assert not psutil.wait_procs(workers, 5)[1], "a worker is left"
 
 
-def test_two_ranks_stop_after_the_same_step(start):
+def test_two_ranks_stop_after_the_same_step_and_go_on(start, damaged_train, tmp_path):
+    """One photo is damaged; the rank that logs does not get it."""
     from test_train import free_port
 
-    told = {"training__distributed": 1, "dist__world_size": 2, "dist__port": free_port(), "training__epochs": 500}
-    run = start("forked_ranks", **told)
+    told = {"training__distributed": 1, "dist__world_size": 2, "training__epochs": 1, "training__batch_size": 4}
+    told |= {"data__train_dataset": damaged_train, "data__on_error": "substitute"}
+    whole = start("forked_ranks", dist__port=free_port(), **told, logging__name="whole")
+    assert whole.end() == 0, whole.errors
+    assert [line["left_out"] for line in log_without_times(tmp_path / "whole")] == [1]
+
+    run = start("forked_ranks", dist__port=free_port(), **told)
     run.wait_for((run.run / "checkpoint.pt").exists)
     run.kill(signal.SIGTERM)
     assert run.end(15) == 143, run.errors
     content = torch.load(run.run / "checkpoint.pt", weights_only=True)
+    assert 0 < content["batch"] < 15
     assert len(content["ranks"]) == 2
     # Each batch of both ranks is in the sums of one of them
-    assert [rank["sums"]["photos"] for rank in content["ranks"]] == [8 * content["batch"]] * 2
+    assert [rank["sums"]["photos"] for rank in content["ranks"]] == [4 * content["batch"]] * 2
     assert "Traceback" not in run.errors
+
+    again = start("forked_ranks", dist__port=free_port(), **told)
+    assert again.end() == 0, again.errors
+    assert digest(again.run) == digest(tmp_path / "whole")
+    assert log_without_times(again.run) == log_without_times(tmp_path / "whole")
 
 
 def test_loss_that_is_not_finite_stops_the_run(start, resnet):  # noqa: F811

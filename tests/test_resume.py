@@ -1,43 +1,21 @@
 """A training run that is killed in mid-epoch and started again ends as the one that was not."""
 
+import json
 import random
 import shutil
 import time
 
 import pytest
+import timm
 import torch
 from loading import task
-from training import RESNET, Run, digest, log_without_times, position
+from test_train_damaged import damage
+from training import RESNET, VIT, Run, digest, log_without_times, position
 
 from pipelines.loaders import open_loader
 from pipelines.sources.generated import open_source
 from pipelines.writer import WriteOptions, write
 from runtime import checkpoint
-
-# 3-Augment, repeated augmentation, Mixup with BCE, drop path, accumulation (5 batches: the last step has one), LAMB,
-# moving average
-VIT = RESNET | {
-    "model.arch": "timm:test_vit",
-    "model.img_size": 32,
-    "model.drop_path": 0.2,
-    "data.resolution": 32,
-    "data.train_stages": "rrc({res}, interpolation='bicubic')|flip|three_augment|jitter(0.3)|normalize",
-    "training.batch_size": 48,
-    "training.epochs": 2,
-    "training.accumulate": 2,
-    "training.repeats": 3,
-    "training.optimizer": "lamb",
-    "training.loss": "bce",
-    "training.bce_target_threshold": 0,
-    "training.label_smoothing": 0,
-    "training.mixup": 0.8,
-    "training.cutmix": 1.0,
-    "training.ema": 0.9,
-    "lr.lr": 1e-3,
-    "lr.warmup_epochs": 1,
-}
-for _key in [key for key in VIT if key.startswith("resolution.")] + ["training.use_blurpool", "lr.lr_peak_epoch"]:
-    del VIT[_key]
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +86,10 @@ def test_transformer_with_all_that_draws_and_gathers(tmp_path):
     for split, count in (("train", 264), ("val", 16)):
         write(open_source(None, split, seed=0, count=count), tmp_path / f"{split}.beton", WriteOptions("jpg", 40), {})
     told = VIT | {f"data.{split}_dataset": tmp_path / f"{split}.beton" for split in ("train", "val")}
+    # Building the teacher draws numbers too
+    torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), tmp_path / "teacher.pt")
+    told |= {"distillation.mode": "hard", "distillation.teacher": "timm:test_resnet"}
+    told |= {"distillation.teacher_weights": tmp_path / "teacher.pt"}
     expected = uninterrupted(tmp_path / "whole", told, "train_transformers")
     run, left = kill_and_resume(tmp_path / "killed", told, 2, 2, "train_transformers")
     assert all(batch % 2 == 0 or batch == 5 for _, batch in left), "a checkpoint in the middle of a step"
@@ -118,6 +100,16 @@ def test_standard_loader(photo_folder, resnet, tmp_path):
     told = resnet | {"data.loader": "torch", "data.num_workers": 2, "training.epochs": 1}
     told |= {f"data.{split}_dataset": photo_folder / split for split in ("train", "val")}
     expected = uninterrupted(tmp_path / "whole", told)
+    run, left = kill_and_resume(tmp_path / "killed", told, 1, 8)
+    assert left[0][1]
+    assert_same(run, expected)
+
+
+def test_a_file_larger_than_memory_with_damaged_photos(betons, resnet, tmp_path):
+    path = damage(betons["train"], range(5, 120, 30), tmp_path / "train.beton")
+    told = resnet | {"data.train_dataset": path, "data.in_memory": 0, "data.on_error": "skip", "training.epochs": 1}
+    expected = uninterrupted(tmp_path / "whole", told)
+    assert log_without_times(expected)[0]["left_out"] == 4
     run, left = kill_and_resume(tmp_path / "killed", told, 1, 8)
     assert left[0][1]
     assert_same(run, expected)
@@ -199,13 +191,14 @@ def test_damaged_checkpoint_is_refused_by_name_and_the_one_before_used(copy, fin
     [
         ({"model.arch": "timm:test_byobnet"}, ["checkpoint.pt", "checkpoint.old.pt", "model.arch"]),
         ({"training.batch_size": 12}, ["checkpoint.pt was made with training.batch_size=8, not 12"]),
+        ({"training.weight_decay": 0.5}, ["checkpoint.pt was made with training.weight_decay=", "not 0.5"]),
         ({"logging.name": "null"}, ["logging.name"]),
         ({"training.resume": "nowhere", "logging.name": "other"}, ["nowhere"]),
     ],
 )
 def test_what_cannot_be_resumed_is_one_line(copy, resnet, change, words):
-    for name in ("checkpoint.pt", "checkpoint.old.pt"):
-        checkpoint.save(checkpoint.load(copy / name) | {"batch": 3}, copy / name)
+    """A setting that does not fit is no reason to use the checkpoint before it, which is of an epoch's end."""
+    checkpoint.save(checkpoint.load(copy / "checkpoint.pt") | {"batch": 3}, copy / "checkpoint.pt")
     before = (copy / "checkpoint.pt").read_bytes()
     run = Run(copy.parent, resnet | change)
     assert run.end() == 2
@@ -213,6 +206,19 @@ def test_what_cannot_be_resumed_is_one_line(copy, resnet, change, words):
     assert len(lines) == 1
     assert all(word in lines[0] for word in ("error: ", *words)), lines
     assert (copy / "checkpoint.pt").read_bytes() == before
+
+
+def test_other_settings_are_told_and_noted(copy, resnet):
+    """Going on for one more epoch, with another learning rate."""
+    change = {"training.epochs": 4, "lr.lr": 0.01, "data.num_workers": 2}
+    run = Run(copy.parent, resnet | change)
+    assert run.end() == 0, run.errors
+    assert run.steps == 15
+    assert f"=> {copy / 'checkpoint.pt'} was made with training.epochs=3, now it is 4" in run.output
+    noted = json.loads((copy / "params.json").read_text())
+    changed = {"training.epochs": [3, 4], "lr.lr": [0.05, 0.01]}
+    assert noted["resumed"] == [{"epoch": 3, "batch": 0, "changed": changed}]
+    assert noted["params"]["training.epochs"] == 3
 
 
 def test_auto_starts_anew_where_there_is_no_checkpoint_and_never_over_finished_weights(copy, finished, resnet):

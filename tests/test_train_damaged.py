@@ -5,8 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from test_resume import VIT
-from training import Run
+from training import VIT, Run
 
 from pipelines import beton
 
@@ -66,3 +65,13 @@ def test_by_default_training_stops_and_names_the_sample(train):
     assert status == 2
     line = run.errors.splitlines()[-1]
     assert line.startswith("error: sample ") and "train.beton is damaged (field 'image'" in line
+
+
+def test_too_few_good_photos_are_an_error(train, betons, tmp_path):
+    status, run, line = train(on_error="skip", train_dataset=damage(betons["train"], range(5, 120), tmp_path / "few"))
+    assert (status, line) == (2, None)
+    assert run.errors.splitlines()[-1].startswith("error: epoch 0 has no batch: too many samples are damaged; ")
+    (tmp_path / "run").rename(tmp_path / "before")
+    status, run, line = train(on_error="skip", val_dataset=damage(betons["val"], range(41), tmp_path / "none"))
+    assert (status, line) == (2, None)
+    assert run.errors.splitlines()[-1].startswith("error: there is no photo to validate with: all are damaged; ")

@@ -38,6 +38,30 @@ RESNET = {
     "validation.resolution": 32,
     "logging.name": "run",
 }
+# 3-Augment, repeated augmentation, Mixup with BCE, drop path, accumulation (5 batches: the last step has one), LAMB,
+# moving average
+VIT = RESNET | {
+    "model.arch": "timm:test_vit",
+    "model.img_size": 32,
+    "model.drop_path": 0.2,
+    "data.resolution": 32,
+    "data.train_stages": "rrc({res}, interpolation='bicubic')|flip|three_augment|jitter(0.3)|normalize",
+    "training.batch_size": 48,
+    "training.epochs": 2,
+    "training.accumulate": 2,
+    "training.repeats": 3,
+    "training.optimizer": "lamb",
+    "training.loss": "bce",
+    "training.bce_target_threshold": 0,
+    "training.label_smoothing": 0,
+    "training.mixup": 0.8,
+    "training.cutmix": 1.0,
+    "training.ema": 0.9,
+    "lr.lr": 1e-3,
+    "lr.warmup_epochs": 1,
+}
+for _key in [key for key in VIT if key.startswith("resolution.")] + ["training.use_blurpool", "lr.lr_peak_epoch"]:
+    del VIT[_key]
 TIMES = ("timestamp", "relative_time", "train_time", "wait_time", "first_batch_time", "images_per_second", "val_time")
 
 
@@ -171,6 +195,22 @@ def never_ending_validation(folder):
     engine.evaluate_all = lambda *_: _say_and_wait(folder)
 
 
+def never_ending_validation_of_one_rank(folder):
+    """The other one is done with it, and waits."""
+    from runtime import engine
+
+    forked_ranks(folder)
+    engine.evaluate_all = lambda recipe, validation, place, flip: (
+        _say_and_wait(folder) if place.first else {"val_loss": 0.0, "top_1": 0.0, "top_5": 0.0}
+    )
+
+
+def endless_first_step(folder):
+    from runtime import engine
+
+    engine.step = lambda *_: _say_and_wait(folder)
+
+
 def stalled_loader(folder):
     """No batch after the third."""
     from runtime import clock
@@ -218,6 +258,10 @@ def forked_ranks(folder):
     import torch.multiprocessing as mp
 
     mp.spawn = lambda *args, **kwargs: mp.start_processes(*args, **kwargs, start_method="fork")
+
+
+def as_after_nohup(folder):
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def _say_and_wait(folder):
