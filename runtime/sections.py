@@ -64,13 +64,19 @@ def add_training(config: Config) -> None:
     Section("training", "training", config_descriptor=config).params(
         batch_size=Param(BATCH, "photos in a batch, on each rank", default=512),
         epochs=Param(EPOCHS, "number of epochs", default=30),
-        repeats=Param(_VIEWS, "repeated augmentation: views of a photo in an epoch", default=1),
         optimizer=Param(STR, "sgd, or any of timm's", default="sgd"),
         momentum=Param(between(FLOAT, 0, 1), "momentum", default=0.9),
         weight_decay=Param(_FACTOR, "weight decay", default=4e-5),
+        use_blurpool=Param(BOOL, "blur before strided convolutions", default=0),
+    )
+
+
+def add_running(config: Config) -> None:
+    """What every training has, where it is logged and how its processes meet."""
+    Section("training", "training", config_descriptor=config).params(
+        repeats=Param(_VIEWS, "repeated augmentation: views of a photo in an epoch", default=1),
         bn_wd=Param(BOOL, "weight decay on norm layers and biases too", default=0),
         label_smoothing=Param(between(FLOAT, 0, 1), "label smoothing", default=0.1),
-        use_blurpool=Param(BOOL, "blur before strided convolutions", default=0),
         precision=Param(
             one_of("auto", "fp16", "bf16", "none"),
             "mixed precision; auto: fp16 on a GPU, bf16 on a CPU that has it, else none",
@@ -83,10 +89,6 @@ def add_training(config: Config) -> None:
         resume=Param(PATH, "go on from this checkpoint.pt or its folder; auto: in logging.name, if it has one"),
         checkpoint_minutes=Param(_LARGE, "minutes between checkpoints (null: at epoch ends only)"),
     )
-
-
-def add_running(config: Config) -> None:
-    """Where a run is logged and how its processes meet."""
     Section("logging", "logging", config_descriptor=config).params(
         folder=Param(PATH, "a folder is made in here for each run", required=True),
         name=Param(PATH, "name of that folder; default: the time"),
@@ -134,35 +136,26 @@ def add_transformer_training(config: Config) -> None:
         batch_size=Param(BATCH, "photos in a batch, on each rank", default=256),
         accumulate=Param(BATCH, "batches for each step of the optimizer", default=1),
         epochs=Param(EPOCHS, "number of epochs, without the cooldown", default=300),
-        repeats=Param(_VIEWS, "repeated augmentation: views of a photo in an epoch", default=1),
         optimizer=Param(STR, "sgd, or any of timm's: adamw, adam, lamb, ...", default="adamw"),
         momentum=Param(between(FLOAT, 0, 1), "momentum, for optimizers that have it", default=0.9),
         eps=Param(_FACTOR, "epsilon of the optimizer (null: its own)"),
         weight_decay=Param(_FACTOR, "weight decay", default=0.05),
-        bn_wd=Param(BOOL, "weight decay on norm layers and biases too", default=0),
         clip=Param(_LARGE, "clip gradients (null: not)"),
         clip_mode=Param(one_of("norm", "value", "agc"), "how", default="norm"),
         loss=Param(one_of("ce", "bce"), "cross entropy, or binary cross entropy for each class", default="ce"),
         bce_target_threshold=Param(between(FLOAT, 0, 1), "bce: targets above this become 1 (null: as they are)"),
-        label_smoothing=Param(between(FLOAT, 0, 1), "label smoothing", default=0.1),
         mixup=Param(_FACTOR, "alpha of Mixup (0: none)", default=0),
         cutmix=Param(_FACTOR, "alpha of CutMix (0: none)", default=0),
         mix_probability=Param(between(FLOAT, 0, 1), "share of batches that are mixed", default=1),
         mix_switch=Param(between(FLOAT, 0, 1), "share of CutMix where both are on", default=0.5),
         ema=Param(between(FLOAT, 0, 1), "decay of the moving average of the weights (null: none)"),
         ema_evaluate=Param(BOOL, "evaluate the average too and save it as final_ema_weights.pt", default=1),
-        precision=Param(
-            one_of("auto", "fp16", "bf16", "none"),
-            "mixed precision; auto: fp16 on a GPU, bf16 on a CPU that has it, else none",
-            default="auto",
-        ),
-        compile=Param(BOOL, "torch.compile the model", default=0),
-        seed=Param(between(INT, 0, 2**31 - 1), "of weights, order and augmentations", default=0),
-        distributed=Param(BOOL, "start dist.world_size processes (not needed under torchrun)", default=0),
-        eval_only=Param(BOOL, "only evaluate model.weights, model.pretrained or training.resume", default=0),
-        resume=Param(PATH, "go on from this checkpoint.pt or its folder; auto: in logging.name, if it has one"),
-        checkpoint_minutes=Param(_LARGE, "minutes between checkpoints (null: at epoch ends only)"),
     )
+    add_teachers(config)
+
+
+def add_teachers(config: Config) -> None:
+    """Distillation and MESA."""
     Section("distillation", "a teacher", config_descriptor=config).params(
         mode=Param(
             one_of("none", "hard", "soft"), "hard: its answer as a label; soft: its distribution", default="none"
