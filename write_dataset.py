@@ -48,7 +48,7 @@ def declare() -> Config:
         subset=Param(between(INT, -1, 10**8), "only the first so many photos; -1: all", default=-1),
         seed=Param(between(INT, 0, 2**31 - 1), "chooses the JPEGs of proportion", default=0),
         on_error=Param(one_of("raise", "skip"), "a photo that cannot be read: stop, or leave it out", default="raise"),
-        resume=Param(BOOL, "go on with an interrupted write; if this one is, leave what is needed", default=False),
+        resume=Param(BOOL, "go on with an interrupted write; keep what that needs; leave a whole file", default=False),
     )
     return config
 

@@ -46,6 +46,7 @@ FIELD_TYPES = {
     BLOCKS_FIELD: ("blocks_image", IMAGE),
 }
 JPEG, RAW, BLOCKS = 0, 1, 2
+MODE_NAMES = {JPEG: "jpg", RAW: "raw", BLOCKS: "blocks"}
 CARD_VERSION = 1
 
 
@@ -124,8 +125,8 @@ def _records(file, path: str, dtype: np.dtype, count: int, offset: int) -> np.nd
     return np.frombuffer(content, dtype)
 
 
-def read_index(path: str | Path) -> Index:
-    """Read and check the tables of a .beton, with its card if it has one.
+def read_index(path: str | Path, card_at: Path | None = None) -> Index:
+    """Read and check the tables of a .beton, with its card if it has one (`card_at`: one that lies elsewhere).
 
     Raises UserError when they cannot be those of a complete file, or the card is not that of this file.
     """
@@ -139,7 +140,7 @@ def read_index(path: str | Path) -> Index:
             index, checksum = _read_tables(file, path)
     except OSError as error:
         raise UserError(f"cannot read {path} ({error.strerror or error})", "check the file and its disk") from None
-    card = read_card(path)
+    card = _read_card(card_at or card_path(path))
     return index if card is None else replace(index, card=card, checksums=_check_card(index, card, checksum))
 
 
@@ -251,11 +252,18 @@ def card_path(path: str | Path) -> Path:
 
 def read_card(path: str | Path) -> dict | None:
     """The card of a .beton, or None where it has none (a file from elsewhere)."""
-    card = card_path(path)
-    if not card.exists():
+    return _read_card(card_path(path))
+
+
+def _read_card(card: Path) -> dict | None:
+    if not os.path.exists(card):
         return None
+    if not os.path.isfile(card):  # reading a pipe would wait for ever
+        raise UserError(f"{card} is not a file", "remove it or write the dataset again")
     try:
         content = json.loads(card.read_text())
+    except OSError as error:
+        raise UserError(f"cannot read {card} ({error.strerror or error})", "check the file and its disk") from None
     except ValueError as error:
         raise UserError(f"{card} is not valid JSON ({error})", "delete it or write the dataset again") from None
     if not isinstance(content, dict):

@@ -7,10 +7,10 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from pipelines.beton import FIELD_TYPES, VERSION, card_path
+from pipelines.beton import FIELD_TYPES, MODE_NAMES, VERSION, card_path
 from pipelines.compare import compare
 from pipelines.errors import DamagedSample, UserError
-from pipelines.payloads import MODE_NAMES, Payloads, each
+from pipelines.payloads import Payloads, each
 from pipelines.preview import preview
 
 _MOST_NAMED = 20

@@ -66,7 +66,7 @@ def _pairs(photos: Payloads, source: PhotoFolder, folder: str) -> tuple[list[str
         label_of = {label: names.index(name) for label, name in enumerate(source.classes) if name in names}
     else:
         label_of = {label: label for label in range(len(source.classes))}
-    stored, found = _by_label(enumerate(photos.labels.tolist())), {}
+    stored = _by_label(enumerate(photos.labels.tolist()))
     kept = _kept(photos.index.card or {}, source, folder)
     found = _by_label((i, label_of[source.label(i)]) for i in kept if source.label(i) in label_of)
     for label in sorted(stored.keys() | found.keys()):
@@ -92,11 +92,17 @@ def _kept(card: dict[str, Any], source: PhotoFolder, folder: str) -> list[int]:
     count = len(source) if subset < 0 else min(subset, len(source))
     # The folder may have moved since
     before = (card.get("source") or {}).get("data_dir") or folder
-    skipped = [os.path.relpath(line, before) for line in card.get("skipped") or []]
-    if not skipped:
-        return list(range(count))
-    names = [os.path.relpath(source.name(i), folder) for i in range(count)]
-    return [i for i, name in enumerate(names) if not any(line.startswith(f"{name}: ") for line in skipped)]
+    kept = {source.name(i): i for i in range(count)}
+    for line in card.get("skipped") or []:
+        names = (os.path.join(folder, os.path.relpath(name, before)) for name in _possible_names(line))
+        kept.pop(next((name for name in names if name in kept), None), None)
+    return list(kept.values())
+
+
+def _possible_names(line: str) -> list[str]:
+    """What may be the name in "name: why", the longest first: both may hold ': '."""
+    parts = line.split(": ")
+    return [": ".join(parts[:count]) for count in range(len(parts) - 1, 0, -1)]
 
 
 def _difference(photos: Payloads, sample: int, read, index: int, options: WriteOptions | None) -> str | None:

@@ -11,12 +11,18 @@ class UserError(Exception):
 class DamagedSample(UserError):
     """A stored sample that cannot be decoded.
 
-    Attributes: `dataset` (path), `sample` (index in the file), `field` (name), `why`.
+    Attributes: `dataset` (path), `sample` (index in the file), `field` (name), `why`; `what`, which is the
+    message without what to do.
     """
 
-    def __init__(self, dataset: str, sample: int, field: str, why: str):
-        super().__init__(
-            f"sample {sample} of {dataset} is damaged (field '{field}': {why})",
-            "write the dataset again",
-        )
+    def __init__(
+        self,
+        dataset: str,
+        sample: int,
+        field: str,
+        why: str,
+        to_do: str = "write the dataset again, or set data.on_error=substitute",
+    ):
+        self.what = f"sample {sample} of {dataset} is damaged (field '{field}': {why})"
+        super().__init__(self.what, to_do)
         self.dataset, self.sample, self.field, self.why = dataset, sample, field, why

@@ -14,11 +14,10 @@ import numpy as np
 from tqdm import tqdm
 
 from pipelines import kernels
-from pipelines.beton import BLOCKS, INT_FIELD, JPEG, RAW, image_field, read_index
+from pipelines.beton import INT_FIELD, MODE_NAMES, image_field, read_index
 from pipelines.errors import DamagedSample
 from pipelines.threads import in_order
 
-MODE_NAMES = {JPEG: "jpg", RAW: "raw", BLOCKS: "blocks"}
 _CHUNK = 32
 
 

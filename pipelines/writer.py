@@ -14,9 +14,10 @@ import traceback
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -29,7 +30,7 @@ from pipelines.journal import Journal, journal_path
 from pipelines.layout import Layout
 from pipelines.threads import in_order
 
-_MODE_NAMES = {beton.JPEG: "jpg", beton.RAW: "raw", beton.BLOCKS: "blocks"}
+_NOTHING = "nothing to resume, started anew"
 _PACKAGES = ("numpy", "opencv-python", "pillow")
 # With other values of these the bytes are the same, or tell by themselves
 _FREE_OPTIONS = ("num_workers", "chunk_size", "subset", "on_error")
@@ -155,8 +156,12 @@ def _take_over(layout: Layout, journal: Journal, source, options: WriteOptions, 
     return done
 
 
+def _differing(before: dict, identity: dict) -> list[str]:
+    return [name for name in {**before, **identity} if before.get(name) != identity.get(name)]
+
+
 def _same(before: dict, identity: dict) -> None:
-    for name in [n for n in {**before, **identity} if before.get(n) != identity.get(n)]:
+    for name in _differing(before, identity):
         what = f"the interrupted write had {name}={before.get(name)}, this one has {identity.get(name)}"
         raise UserError(what, "give the same as then, or leave out cfg.resume to start over")
 
@@ -190,7 +195,8 @@ def write(
     `about` (what the source is) goes into the card; `progress(n)` is called as photos are stored.
     Raises UserError for a photo that cannot be read (on_error 'raise'), a full disk, and the like;
     then `path` is as it was, and no temporary file is left behind. `resume` goes on with a write that
-    was interrupted, and leaves behind what the next one needs; `say(text)` is told of both.
+    was interrupted, and leaves behind what the next one needs; a file that is complete already stays as it is,
+    and its card is returned. `say(text)` is told of all this.
     """
     path = Path(path)
     _check(source, path, options)
@@ -213,12 +219,23 @@ def write(
 
 def _write_locked(file, source, path: Path, options: WriteOptions, about, progress, resume, say) -> dict:
     started, count = time.monotonic(), _count(source, options)
+    _finish_card(file, path)
+    begun = os.fstat(file.fileno()).st_size > 0 and journal_path(path).exists()
+    if begun and not resume:
+        _say_what_is_discarded(path, say)
     layout = Layout(file, count, page_size(options))
     identity = _identity(source, options, about)
+    if resume and not begun:
+        card, text = _complete(path, source, options, identity)
+        say(text)
+        if card is not None:
+            _drop_leftovers(path)
+            return card
     with closing(Journal(journal_path(path))) as journal:
-        done = _take_over(layout, journal, source, options, identity, progress) if resume else _Done()
-        if resume:
-            say(f"went on after {done.next} of {count} photos" if done.next else "nothing to resume, started anew")
+        done = _Done()
+        if resume and begun:
+            done = _take_over(layout, journal, source, options, identity, progress)
+            say(f"went on after {done.next} of {count} photos" if done.next else _NOTHING)
         journal.cut()
         layout.cut()
         if journal.is_empty:
@@ -232,30 +249,103 @@ def _write_locked(file, source, path: Path, options: WriteOptions, about, progre
         if not layout.count:
             raise UserError("none of the photos can be read", "check cfg.data_dir")
         layout.finish()
-    card = _card(path, layout, source, options, about, done, time.monotonic() - started)
+    card = _card(path, layout, source, options, about, identity, done, time.monotonic() - started)
     _publish(path, card)
     return card
 
 
+def _say_what_is_discarded(path: Path, say: Callable) -> None:
+    with closing(Journal(journal_path(path))) as journal:
+        # A photo that was stored again is there twice
+        photos = {step if isinstance(step, str) else step[0] for step in islice(journal.steps(), 1, None)}
+    if photos:
+        what = f"{len(photos)} photos of an interrupted write are discarded"
+        say(f"{what}; with the same settings, cfg.resume=1 would have gone on after them")
+
+
+def _complete(path: Path, source, options: WriteOptions, identity: dict) -> tuple[dict | None, str]:
+    """The card of the file at `path`, if it is what this write would make, and what to say."""
+    card = _card_of(path, beton.card_path(path))
+    if card is None:
+        return None, _NOTHING
+    other = _other_settings(card, source, options, identity)
+    if other:
+        return None, f"{path} was written with other settings ({other}): written anew"
+    return card, f"{path} is complete already, nothing is written; its card says:"
+
+
+def _card_of(path: Path, card_path: Path) -> dict | None:
+    """The card at `card_path`, if it is that of a complete file `path`, by the checksum of the tables."""
+    try:
+        index = beton.read_index(path, card_path)
+    except UserError:
+        return None
+    return index.card if index.checksums is not None else None
+
+
+def _other_settings(card: dict, source, options: WriteOptions, identity: dict) -> str:
+    """What the file of this card was written with, if this write would come to another one; else ""."""
+    before, skipped = card.get("identity"), card.get("skipped")
+    if not isinstance(before, dict):
+        return "its card does not say which"
+    other = [f"{name}={before.get(name)}" for name in _differing(before, identity)]
+    if card.get("classes") != list(source.classes):  # the bytes do not depend on a class without photos
+        other.append("other classes")
+    if skipped and options.on_error == "raise":
+        other.append(f"cfg.on_error=skip, which left out {len(skipped)}")
+    return ", ".join(other)
+
+
 def _publish(path: Path, card: dict) -> None:
     card_path = beton.card_path(path)
-    beton.partial_path(card_path).write_text(beton.card_text(card))
+    with open(beton.partial_path(card_path), "w") as file:
+        file.write(beton.card_text(card))
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut might leave its name without its content
     card_path.unlink(missing_ok=True)  # never an old card beside a new file
     os.replace(beton.partial_path(path), path)
-    os.replace(beton.partial_path(card_path), card_path)
+    with suppress(FileNotFoundError):  # another process may begin now, and finish this
+        os.replace(beton.partial_path(card_path), card_path)
+    _sync_folder(path.parent)
     journal_path(path).unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _is_published(file, path: Path) -> bool:
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
+
+
+def _finish_card(file, path: Path) -> None:
+    """Rename the card that lies aside if its file has been published and a kill came in between; else drop it."""
+    card_path = beton.card_path(path)
+    aside = beton.partial_path(card_path)
+    if not aside.exists():
+        return
+    # The partial file of the write that was killed is gone then: ours is new and empty
+    empty = os.fstat(file.fileno()).st_size == 0
+    if _is_published(file, path) or (empty and _card_of(path, aside)):
+        os.replace(aside, card_path)
+    aside.unlink(missing_ok=True)
 
 
 def _clean_up(file, path: Path, resume: bool) -> None:
     """After an error or a signal."""
-    partial, card_path = beton.partial_path(path), beton.card_path(path)
-    published = path.exists() and os.path.samestat(os.fstat(file.fileno()), os.stat(path))
-    if published and beton.partial_path(card_path).exists():
-        os.replace(beton.partial_path(card_path), card_path)
-    beton.partial_path(card_path).unlink(missing_ok=True)
-    if published or not resume:
-        journal_path(path).unlink(missing_ok=True)
-        partial.unlink(missing_ok=True)
+    _finish_card(file, path)
+    if _is_published(file, path) or not resume:
+        _drop_leftovers(path)
+
+
+def _drop_leftovers(path: Path) -> None:
+    journal_path(path).unlink(missing_ok=True)
+    beton.partial_path(path).unlink(missing_ok=True)
 
 
 def _lock(file, partial: Path, path: Path) -> None:
@@ -269,11 +359,11 @@ def _lock(file, partial: Path, path: Path) -> None:
     raise UserError(f"{path} is being written by another process", "wait for it to end") from None
 
 
-def _card(path: Path, layout: Layout, source, options, about, done: _Done, seconds: float) -> dict:
+def _card(path: Path, layout: Layout, source, options, about, identity, done: _Done, seconds: float) -> dict:
     """What the file says of itself; README.md lists the keys."""
     partial = beton.partial_path(path)
     images = layout.metadata["f0"][: layout.count]
-    of_mode = {_MODE_NAMES[m]: images["mode"] == m for m in np.unique(images["mode"]).tolist()}
+    of_mode = {beton.MODE_NAMES[m]: images["mode"] == m for m in np.unique(images["mode"]).tolist()}
     counts = Counter(layout.metadata["f1"][: layout.count].tolist())
     with open(partial, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -291,6 +381,7 @@ def _card(path: Path, layout: Layout, source, options, about, done: _Done, secon
         "parameters": asdict(options),
         "source": about,
         "seed": options.seed,
+        "identity": identity,
         "skipped": done.skipped,
         "resumed": done.resumed,
         "bytes": os.path.getsize(partial),

@@ -2,6 +2,7 @@
 
 import ctypes
 import hashlib
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import cv2
 import numpy as np
 import torch
 
+from pipelines import beton
 from pipelines.loaders import Task
 from pipelines.writer import WriteOptions, write
 
@@ -119,6 +121,17 @@ def write_beton(path: Path, photos: list, mode: str = "raw") -> Path:
     """A .beton of photos whose labels are their numbers."""
     write(Photos(photos), path, WriteOptions(mode, num_workers=2), {})
     return path
+
+
+def damage(path, samples, target):
+    """A copy of a .beton in which these samples are zeros, with its card."""
+    shutil.copy(path, target)
+    shutil.copy(beton.card_path(path), beton.card_path(target))
+    index = beton.read_index(target)
+    for sample in samples:
+        start, size = int(index.metadata["image"]["data_ptr"][sample]), int(index.sizes[sample])
+        np.memmap(target, np.uint8, "r+", start, size)[:] = 0
+    return target
 
 
 def two_sample_p(a, b) -> float:

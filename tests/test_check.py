@@ -5,6 +5,7 @@ import io
 import json
 import shutil
 import sys
+import time
 from types import SimpleNamespace
 from unittest import mock
 
@@ -15,6 +16,7 @@ from writing import draw, make_folder, write_good
 
 import write_dataset
 from pipelines.beton import card_path, read_index
+from pipelines.compare import _kept
 from runtime.config import run
 
 SIZES = [(40 + i, 64 - i) for i in range(12)]
@@ -304,6 +306,27 @@ def test_compare_knows_what_the_writer_left_out(folder, tmp_path):
     (folder / "class_0/002.png").write_bytes(b"no photo")
     path = write_good(tmp_path / "s.beton", folder, write_mode="proportion", on_error="skip")
     assert look("compare", path, folder).returncode == 0
+
+
+class ManyPhotos:
+    """A folder of so many photos that steps for each photo and each one left out would take minutes."""
+
+    names = [f"new/c/{i}.png" for i in range(100_000)] + ["new/c/x: y.png", "new/c/x"]
+
+    def __len__(self):
+        return len(self.names)
+
+    def name(self, i):
+        return self.names[i]
+
+
+def test_photos_that_were_left_out_are_found_by_name():
+    skipped = [f"old/c/{i}.png: no photo: it is text" for i in range(0, 100_000, 20)]
+    card = {"source": {"data_dir": "old/"}, "skipped": [*skipped, "old/c/x: y.png: no photo", "old/gone.png: empty"]}
+    started = time.process_time()
+    kept = _kept(card, ManyPhotos(), "new")
+    assert time.process_time() - started < 5
+    assert kept == [i for i in range(100_000) if i % 20] + [100_001]
 
 
 def test_compare_without_a_card_or_with_other_versions_says_what_is_compared(copy, folder):

@@ -9,9 +9,8 @@ import numpy as np
 import psutil
 import pytest
 import torch
-from loading import task
+from loading import damage, task
 from test_resume import finished, resnet  # noqa: F401  fixtures
-from test_train_damaged import damage
 from training import Run, digest, log_without_times, position
 
 from pipelines.errors import UserError

@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from loading import draw_photos, fingerprint, labels_of, run_code, task, within, write_beton
+from loading import damage, draw_photos, fingerprint, labels_of, run_code, task, within, write_beton
 
 from pipelines import beton
 from pipelines.errors import DamagedSample, UserError
-from pipelines.loaders import open_loader
+from pipelines.loaders import LeftOut, open_loader
 from pipelines.ops.flip import Flip
 from pipelines.photos import Photos, close_scratch, open_scratch
 from runtime.data import Data
@@ -32,14 +32,7 @@ def damaged(good, tmp_path):
     """damaged(samples): a copy of the beton in which these are damaged, with its card."""
 
     def make(samples):
-        path = tmp_path / f"bad{len(samples)}.beton"
-        shutil.copy(good, path)
-        shutil.copy(beton.card_path(good), beton.card_path(path))
-        index = beton.read_index(path)
-        for sample in samples:
-            start, size = int(index.metadata["image"]["data_ptr"][sample]), int(index.sizes[sample])
-            np.memmap(path, np.uint8, "r+", start, size)[:] = 0
-        return path
+        return damage(good, samples, tmp_path / f"bad{len(samples)}.beton")
 
     return make
 
@@ -141,6 +134,29 @@ def test_substitute_gives_up_where_all_are_damaged(damaged):
         within(20, lambda: list(opened(damaged(range(COUNT)), on_error="substitute")))
 
 
+def test_substitute_of_the_torch_loader_gives_up_with_one_line(numbered, tmp_path):
+    folder = shutil.copytree(numbered["folder"], tmp_path / "photos")
+    for photo in folder.glob("*/*"):
+        photo.write_bytes(b"nothing")
+    loader = open_loader("torch", task(folder, on_error="substitute", workers=1))
+    with pytest.raises(UserError, match=r"^100 photos that could replace .*/photo.jpg cannot be read either; mend"):
+        within(60, lambda: list(loader))
+    within(30, loader.close)
+
+
+def test_no_more_than_twenty_damaged_samples_are_named(capsys):
+    left_out = LeftOut()
+    for _ in range(2):
+        left_out.clear()
+        for sample in [*range(30, 0, -1), 30, 1]:
+            left_out.add(DamagedSample("a.beton", sample, "image", "cut off"), "left out")
+        assert list(left_out) == list(range(30, 0, -1))
+        assert 7 in left_out
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "warning: sample 30 of a.beton is damaged (field 'image': cut off); it is left out"
+    assert told[20:] == ["warning: more samples of a.beton are damaged, counted in left_out only"]
+
+
 def test_a_damaged_sample_counts_once_an_epoch_and_is_told_once(damaged, capsys):
     loader = opened(damaged([5, 6]), on_error="skip", drop_last=False)
     for _ in range(3):
@@ -170,7 +186,7 @@ def test_repeated_augmentation_leaves_every_view_of_a_sample_out(tmp_path):
     loader = opened(path, repeats=3, on_error="skip", shuffle=False)
     found = labels_of(loader)
     assert 9 not in found
-    assert loader.left_out == [9]
+    assert list(loader.left_out) == [9]
     assert found.count(8) == 3
 
 
@@ -179,7 +195,8 @@ def test_verify_finds_what_decoding_does_not(tmp_path):
     index = beton.read_index(path)
     np.memmap(path, np.uint8, "r+", int(index.metadata["image"]["data_ptr"][11]), 1)[0] ^= 1
     assert len(labels_of(opened(path))) == 16
-    with pytest.raises(DamagedSample, match="sample 11 of .*raw.beton is damaged .field 'image': its checksum differs"):
+    words = "sample 11 of .*raw.beton is damaged .field 'image': its checksum differs.; .*data.on_error=substitute"
+    with pytest.raises(DamagedSample, match=words):
         list(opened(path, verify=True, drop_last=False))
     assert 11 not in labels_of(opened(path, verify=True, on_error="skip"))
     beton.card_path(path).unlink()

@@ -8,8 +8,7 @@ import time
 import pytest
 import timm
 import torch
-from loading import task
-from test_train_damaged import damage
+from loading import damage, task
 from training import RESNET, VIT, Run, digest, log_without_times, position
 
 from pipelines.loaders import open_loader

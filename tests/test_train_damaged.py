@@ -1,26 +1,12 @@
 """Training from a .beton with damaged photos, as data.on_error says."""
 
 import json
-import shutil
 
-import numpy as np
 import pytest
+from loading import damage
 from training import VIT, Run
 
-from pipelines import beton
-
 TRAIN, VAL = list(range(5, 120, 10)), [7]  # damaged samples
-
-
-def damage(path, samples, target):
-    """A copy of a .beton in which these samples are zeros, with its card."""
-    shutil.copy(path, target)
-    shutil.copy(beton.card_path(path), beton.card_path(target))
-    index = beton.read_index(target)
-    for sample in samples:
-        start, size = int(index.metadata["image"]["data_ptr"][sample]), int(index.sizes[sample])
-        np.memmap(target, np.uint8, "r+", start, size)[:] = 0
-    return target
 
 
 @pytest.fixture

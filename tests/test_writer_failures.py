@@ -392,7 +392,7 @@ def test_photo_that_takes_more_memory_than_there_is_is_named(folder, out):
 def test_disk_full_at_the_card_leaves_the_old_file(folder, out, monkeypatch):
     path = write_good(out / "a.beton", folder)
     before = sha256(path)
-    monkeypatch.setattr(writer.Path, "write_text", lambda *_: fail())
+    monkeypatch.setattr(writer.beton, "card_text", lambda *_: fail())
     assert_user_error(write_cli(path, folder, write_mode="jpg"), "cannot write", "the disk is broken")
     assert sha256(path) == read_card(path)["sha256"] == before
     assert files_in(out) == ["a.beton", "a.beton.json"]

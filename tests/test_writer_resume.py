@@ -18,10 +18,10 @@ from PIL import Image
 from writing import Writes, draw, files_in, make_folder, payloads, sha256, write_cli, write_good
 
 from pipelines import writer
-from pipelines.beton import read_card, read_index
+from pipelines.beton import card_path, card_text, read_card, read_index
 from pipelines.errors import UserError
 from pipelines.layout import Layout
-from pipelines.sources.imagefolder import open_source
+from pipelines.sources.imagefolder import PhotoFolder, open_source
 from pipelines.writer import WriteOptions, write
 
 SIZES = [(20 + i % 5, 24 + i % 7) for i in range(24)]
@@ -248,17 +248,25 @@ def test_interrupted_write_is_not_gone_on_with_by_other_versions(folder, out, mo
     assert files_in(out) == LEFT
 
 
+GOES_ON = "with the same settings, cfg.resume=1 would have gone on after them"
+DISCARDED = f"10 photos of an interrupted write are discarded; {GOES_ON}"
+
+
 def test_write_without_resume_starts_over(folder, out, tmp_path):
     source, options = open_source(str(folder), "train"), WriteOptions("raw")
     write_part(source, out / "a.beton", WriteOptions("jpg"), 10)
-    assert write(source, out / "a.beton", options, {})["resumed"] == 0
+    said = []
+    assert write(source, out / "a.beton", options, {}, say=said.append)["resumed"] == 0
+    assert said == [DISCARDED]
     assert files_in(out) == DONE
     assert sha256(out / "a.beton") == write(source, tmp_path / "b.beton", options, {})["sha256"]
 
 
 def test_write_without_resume_that_fails_removes_what_another_left(folder, damaged, out):
     write_part(open_source(str(folder), "train"), out / "a.beton", WriteOptions("jpg"), 10)
-    assert_user_error(write_cli(out / "a.beton", damaged, write_mode="jpg"), "cannot read")
+    done = write_cli(out / "a.beton", damaged, write_mode="jpg")
+    assert_user_error(done, "cannot read")
+    assert done.stdout == f"=> {DISCARDED}\n"
     assert files_in(out) == []
 
 
@@ -267,6 +275,108 @@ def test_nothing_to_resume_is_said(folder, out):
     assert done.returncode == 0
     assert "=> nothing to resume, started anew" in done.stdout
     assert files_in(out) == DONE
+
+
+def test_complete_file_is_left_as_it_is(damaged, out, monkeypatch):
+    given = {"write_mode": "jpg", "on_error": "skip", "resume": 1}
+    path = write_good(out / "a.beton", damaged, **given)
+    before = [((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in DONE]
+    monkeypatch.setattr(PhotoFolder, "read", None)  # no photo is read
+    done = write_cli(path, damaged, num_workers=1, **{"chunk_size": 7, **given})
+    assert (done.returncode, done.stderr) == (0, "")
+    said = done.stdout.splitlines()
+    assert said[0] == f"=> {path} is complete already, nothing is written; its card says:"
+    assert said[1].startswith(f"=> {path}: 28 photos")
+    assert files_in(out) == DONE
+    assert [((out / name).stat().st_ino, (out / name).stat().st_mtime_ns) for name in DONE] == before
+
+
+def without_identity(path):
+    card = read_card(path)
+    del card["identity"]
+    card_path(path).write_text(card_text(card))
+
+
+def cut_off(path):
+    os.truncate(path, path.stat().st_size - 24)
+
+
+@pytest.mark.parametrize(
+    ("changed", "change", "said"),
+    [
+        ({"jpeg_quality": 80}, None, "other settings (cfg.jpeg_quality=90): written anew"),
+        ({"subset": 20}, None, "other settings (names and labels="),
+        ({}, lambda path: (path.parents[1] / "photos/without").mkdir(), "other settings (other classes): written anew"),
+        ({}, without_identity, "other settings (its card does not say which): written anew"),
+        ({}, cut_off, "nothing to resume, started anew"),
+        ({}, lambda path: card_path(path).unlink(), "nothing to resume, started anew"),
+    ],
+    ids=["options", "photos", "classes", "old_card", "cut_off", "no_card"],
+)
+def test_complete_file_is_written_anew_if_it_would_be_another(folder, out, changed, change, said):
+    photos, given = shutil.copytree(folder, out.parent / "photos"), {"write_mode": "jpg", "resume": 1}
+    path = write_good(out / "a.beton", photos, **given)
+    if change:
+        change(path)
+    done = write_cli(path, photos, **given, **changed)
+    assert said in done.stdout
+    assert "is complete already" not in done.stdout
+    assert files_in(out) == DONE
+    assert sha256(path) == read_card(path)["sha256"]
+    assert "is complete already" in write_cli(path, photos, **given, **changed).stdout
+
+
+def test_file_that_leaves_photos_out_is_not_complete_where_none_may_be(damaged, out):
+    path = write_good(out / "a.beton", damaged, write_mode="jpg", on_error="skip")
+    done = write_cli(path, damaged, write_mode="jpg", resume=1)
+    assert_user_error(done, "cannot read")
+    assert "was written with other settings (cfg.on_error=skip, which left out 4): written anew" in done.stdout
+
+
+def test_card_of_a_file_that_was_not_published_is_not_given_to_the_one_before(folder, out, tmp_path, monkeypatch):
+    """Raw photos of the same sizes: the tables of both files are the same."""
+    photos, given = shutil.copytree(folder, tmp_path / "photos"), {"write_mode": "raw", "resume": 1}
+    write_good(out / "a.beton", photos, **given)
+    Image.fromarray(draw(99, *SIZES[1])).save(photos / "class_0/001.png")
+
+    def killed(*_):
+        shutil.copytree(out, tmp_path / "killed")
+        raise Interrupt
+
+    with monkeypatch.context() as patch, pytest.raises(Interrupt):
+        patch.setattr(os, "replace", killed)
+        write_good(out / "a.beton", photos, write_mode="raw")
+    path = tmp_path / "killed/a.beton"
+    assert files_in(path.parent) == [*LEFT[:1], ".a.beton.json.partial", *LEFT[1:], "a.beton"]
+    write_good(path, photos, **given)
+    assert sha256(path) == read_card(path)["sha256"] == sha256(write_good(tmp_path / "new.beton", photos, **given))
+
+
+def test_write_that_begins_while_another_publishes_finishes_for_it(folder, out, monkeypatch):
+    source, options, replace, said = open_source(str(folder), "train"), WriteOptions("jpg"), os.replace, []
+
+    def meanwhile(*names):
+        replace(*names)
+        monkeypatch.setattr(os, "replace", replace)
+        write(source, out / "a.beton", options, {}, resume=True, say=said.append)
+
+    monkeypatch.setattr(os, "replace", meanwhile)
+    card = write(source, out / "a.beton", options, {})
+    assert "is complete already" in said[0]
+    assert files_in(out) == DONE
+    assert sha256(out / "a.beton") == read_card(out / "a.beton")["sha256"] == card["sha256"]
+
+
+def test_card_and_names_are_on_the_disk_before_the_journal_goes(folder, out, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda fd: synced.append((os.readlink(f"/proc/self/fd/{fd}"), files_in(out))))
+    write_good(out / "a.beton", folder)
+    card = ".a.beton.json.partial"
+    assert synced == [
+        (str(out / LEFT[1]), LEFT),
+        (str(out / card), sorted([*LEFT, card])),
+        (str(out), [LEFT[0], *DONE]),
+    ]
 
 
 def test_photo_that_stops_a_write_may_be_mended_or_left_out(folder, out, tmp_path):
@@ -330,9 +440,11 @@ def many(tmp_path_factory):
 def check_killed(writes, out, reference, data_dir, **cfg) -> bool:
     """After a kill: no .beton or a whole one, and cfg.resume ends with the same bytes. Says if it had to go on."""
     path = out / "a.beton"
-    assert not path.exists() or sha256(path) == reference
+    published = path.exists() and path.stat().st_ino
+    assert not published or sha256(path) == reference
     done = writes.run(path, data_dir, **{**cfg, "resume": 1})
     assert done.returncode == 0, done.stderr
+    assert not published or (path.stat().st_ino == published and "is complete already" in done.stdout)
     assert files_in(out) == DONE
     assert sha256(path) == read_card(path)["sha256"] == reference
     for name in DONE:
@@ -372,7 +484,7 @@ def test_sigkill_at_random_moments(writes, many, out, tmp_path, kills):
 
 KILLED_AT = """
 import os, pathlib, signal
-from pipelines import journal, layout
+from pipelines import beton, journal, layout
 calls = [0]
 
 def fatal(function):
@@ -384,7 +496,7 @@ def fatal(function):
     return call
 
 for holder, names in ((journal.Journal, "add cut close"), (layout.Layout, "place cut finish"),
-                      (os, "replace fsync"), (pathlib.Path, "unlink write_text")):
+                      (os, "replace fsync"), (pathlib.Path, "unlink"), (beton, "card_text")):
     for name in names.split():
         setattr(holder, name, fatal(getattr(holder, name)))
 """

@@ -42,6 +42,7 @@ from pipelines.errors import DamagedSample, UserError
 _WINDOW_PER_BATCH = 2
 # Substitutes for a damaged sample that are tried before it is an error; their draws are none of a stage's.
 SUBSTITUTES, _SUBSTITUTE = 100, 1 << 20
+_MOST_NAMED = 20
 
 
 @dataclass(frozen=True)
@@ -172,16 +173,23 @@ def substitute_of(key: int, attempt: int, num_samples: int) -> int:
     return int(bits(np.uint64(key), _SUBSTITUTE, attempt)) % num_samples
 
 
-class LeftOut(list):
-    """The damaged samples of an epoch, each once; the first time ever each is told on stderr."""
+class LeftOut(dict):
+    """The damaged samples of an epoch, each once, in the order in which they were found, and why.
+
+    The first _MOST_NAMED ever are told on stderr, and then once that there are more.
+    """
 
     def __init__(self):
-        self._told = set()
+        self._told, self._said_that_there_are_more = set(), False
 
     def add(self, error: DamagedSample, instead: str) -> None:
         """Note a damaged sample; `instead` is what was done, e.g. "left out"."""
-        if error.sample not in self:
-            self.append(error.sample)
-        if error.sample not in self._told:
+        self.setdefault(error.sample, error.why)
+        if error.sample in self._told or self._said_that_there_are_more:
+            return
+        if len(self._told) < _MOST_NAMED:
             self._told.add(error.sample)
-            print(f"warning: {error}; it is {instead}", file=sys.stderr)
+            print(f"warning: {error.what}; it is {instead}", file=sys.stderr)
+        else:
+            self._said_that_there_are_more = True
+            print(f"warning: more samples of {error.dataset} are damaged, counted in left_out only", file=sys.stderr)

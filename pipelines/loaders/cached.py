@@ -1,4 +1,4 @@
-"""The ceiling: the first batch of the FFCV or the standard loader, again and again."""
+"""The ceiling: the first batch that the FFCV or the standard loader has, again and again."""
 
 import dataclasses
 import os
@@ -24,8 +24,9 @@ class Loader:
 
     def __init__(self, task: Task):
         name = "torch" if os.path.isdir(task.dataset) else "ffcv"
-        source = open_by_name(name, dataclasses.replace(task, start=0))
-        self._start, self._samples = task.start, source.samples(task.epoch, 0)
+        # Whichever epoch a run goes on with, it is the same batch
+        source = open_by_name(name, dataclasses.replace(task, start=0, epoch=0))
+        self._start, self._samples = task.start, source.samples(0, 0)
         self.num_samples, self.classes, self._length = source.num_samples, source.classes, len(source)
         batches = iter(source)
         self._batch = next(batches)

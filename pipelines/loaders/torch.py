@@ -36,6 +36,7 @@ from pipelines.sources.imagefolder import open_source
 needs = {"torchvision": "torchvision"}
 reads = "photos"
 on_error = ("raise", "skip", "substitute")
+_TO_DO = "mend or remove the photo, or set data.on_error=substitute"
 
 
 def open_loader(task: Task) -> "Loader":
@@ -48,7 +49,8 @@ def open_loader(task: Task) -> "Loader":
 class _Photos(Dataset):
     """(image, label, damaged) of photo `index` with the augmentations that its key stands for.
 
-    `damaged`: nothing, or (index, why) if it cannot be read. Then the image is None, or that of a `substitute`.
+    `damaged`: nothing, or (index, why) if it cannot be read. Then the image is that of a `substitute`, or None where
+    none can be read either. Not an exception: the parent would get it with the worker's traceback.
     """
 
     def __init__(self, folder: str, transform, substitute: bool):
@@ -65,12 +67,8 @@ class _Photos(Dataset):
                 image = to_rgb(self.source.read(index))
             except UNREADABLE as error:
                 damaged.append((index, str(error)))
-        if image is None and self.attempts > 1:
-            raise RuntimeError(
-                f"{SUBSTITUTES} photos in place of {self.source.name(damaged[0][0])} cannot be read either"
-            )
         if image is None:
-            return None, 0, damaged
+            return None, 0, damaged[:1]
         # In a worker process: its global generators are nobody else's. timm draws from Python's
         torch.manual_seed(key >> 1)
         random.seed(key >> 1)
@@ -98,8 +96,11 @@ class _Epoch(Sampler):
 
 
 def _collate(samples: list):
-    """Stack images into shared memory, in channels_last, without a further copy: (images, labels, damaged)."""
-    damaged = [photo for _, _, photos in samples for photo in photos]
+    """Stack images into shared memory, in channels_last, without a further copy: (images, labels, damaged).
+
+    `damaged`: (index, why, whether another photo is in its place).
+    """
+    damaged = [(*photo, image is not None) for image, _, photos in samples for photo in photos]
     images = [image for image, _, _ in samples if image is not None]
     labels = torch.tensor([label for image, label, _ in samples if image is not None])
     if not images:
@@ -118,7 +119,7 @@ def _heed_only_the_parent(worker: int) -> None:
     A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes. Without its workers the parent could not
     finish its step and write a checkpoint; it ends them itself.
     """
-    for number in (signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     threading.Thread(target=_end_when_the_parent_says, daemon=True).start()
@@ -183,14 +184,21 @@ class Loader:
         self._sampler.epoch, self._sampler.start = epoch, start
         self.left_out.clear()
         for images, labels, damaged in self._loader:
-            for index, why in damaged:
-                name = self._loader.dataset.source.name(index)
-                error = DamagedSample(self.task.dataset, index, name, why)
-                if self.task.on_error == "raise":
-                    raise error
-                self.left_out.add(error, "left out" if self.task.on_error == "skip" else "replaced by another sample")
+            for photo in damaged:
+                self._note(*photo)
             if images is not None:
                 yield images, labels
+
+    def _note(self, index: int, why: str, replaced: bool) -> None:
+        """Do with a photo that cannot be read what task.on_error says."""
+        name = self._loader.dataset.source.name(index)
+        error = DamagedSample(self.task.dataset, index, name, why, _TO_DO)
+        if self.task.on_error == "raise":
+            raise error
+        if self.task.on_error == "substitute" and not replaced:
+            what = f"{SUBSTITUTES} photos that could replace {name} cannot be read either"
+            raise UserError(what, "mend or remove the photos")
+        self.left_out.add(error, "replaced by another sample" if replaced else "left out")
 
     def close(self) -> None:
         """End the worker processes."""
