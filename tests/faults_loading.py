@@ -14,7 +14,7 @@ fault = part("Loading")
 
 @fault(
     "an index beyond the last sample",
-    stock="aborts or wrong samples",
+    stock="aborts or wrong samples or hangs",
     seen="reads whatever lies in memory there",
     ours="error that names it",
     words=("sample 1000000 of", "a.beton is out of range"),
