@@ -9,6 +9,7 @@ import binascii
 import json
 import os
 import zlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -276,6 +277,16 @@ def publish(path: Path, text: str) -> None:
     aside = partial_path(path)
     aside.write_text(text)
     os.replace(aside, path)
+
+
+def sync_folder(folder: Path) -> None:
+    """Have the names of renamed files on the disk, so that a power cut does not undo them."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):  # some file systems cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def partial_path(path: Path) -> Path:

@@ -306,17 +306,8 @@ def _publish(path: Path, card: dict) -> None:
     os.replace(beton.partial_path(path), path)
     with suppress(FileNotFoundError):  # another process may begin now, and finish this
         os.replace(beton.partial_path(card_path), card_path)
-    _sync_folder(path.parent)
+    beton.sync_folder(path.parent)
     journal_path(path).unlink(missing_ok=True)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some file systems cannot
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_published(file, path: Path) -> bool:

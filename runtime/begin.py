@@ -21,8 +21,10 @@ _ORDER = [
     *("data.loader", "data.in_memory", "data.on_error", "world size"),
 ]
 # What the optimizer's state brings with it: another value would be ignored
-_OF_OPTIMIZER = [f"training.{name}" for name in ("optimizer", "momentum", "weight_decay", "bn_wd", "eps")]
-_OF_OPTIMIZER.append("lr.layer_decay")
+_OF_OPTIMIZER = [
+    *("training.optimizer", "training.momentum", "training.weight_decay", "training.bn_wd", "training.eps"),
+    "lr.layer_decay",
+]
 # What may be another without being told
 _FREE = (
     "logging.",

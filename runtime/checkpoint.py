@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from pipelines.beton import sync_folder
 from pipelines.errors import UserError
 
 NAME, OLDER_NAME = "checkpoint.pt", "checkpoint.old.pt"
@@ -73,7 +74,7 @@ def save(content: dict, path: Path, keep: Path | None = None) -> None:
         if keep is not None and path.exists():
             _keep(path, keep)
         os.replace(aside, path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         raise UserError(f"cannot write {path} ({reason})", "make room, or give another folder") from error
@@ -92,15 +93,6 @@ def _keep(path: Path, older: Path) -> None:
     except OSError:  # a file system without hard links
         aside = path
     os.replace(aside, older)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        with suppress(OSError):  # some file systems cannot
-            os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def load(path: Path) -> dict:
