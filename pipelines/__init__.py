@@ -1,0 +1,39 @@
+"""The pipelines that can feed a trainer, one file each, which names PIPELINE a subclass of beton.loading.base.Pipeline.
+
+Every one gets the same task and yields the same: images and labels. `beton` is ours; `ffcv` is FFCV 1.0.2's own.
+"""
+
+import importlib.util
+
+from beton.errors import UserError
+from beton.loading.base import Pipeline
+from beton.loading.task import Task
+from beton.plugins import Plugins
+
+PIPELINES = Plugins("pipeline", "pipelines", "PIPELINE")
+_NEW_NAMES = {"ffcv_stock": "ffcv"}
+
+
+def get(name: str) -> type[Pipeline]:
+    """The pipeline `name`, whether what it needs is installed or not; raises UserError for an unknown name."""
+    if name in _NEW_NAMES:
+        raise UserError(f"there is no pipeline '{name}'", f"its name is '{_NEW_NAMES[name]}' now")
+    return PIPELINES.get(name)
+
+
+def missing(name: str) -> list[str]:
+    """Packages that the pipeline `name` needs and that are not installed; raises UserError for an unknown name."""
+    needs = get(name).needs
+    return [package for module, package in needs.items() if importlib.util.find_spec(module) is None]
+
+
+def open_pipeline(name: str, task: Task) -> Pipeline:
+    """Open the pipeline `name` for a task; raises UserError when it lacks a package or cannot do the task."""
+    pipeline, lacks = get(name), missing(name)
+    if lacks:
+        raise UserError(f"the pipeline '{name}' needs {', '.join(lacks)}", f"pip install {' '.join(lacks)}")
+    if task.on_error not in pipeline.on_error:
+        raise UserError(f"the pipeline '{name}' cannot {task.on_error} damaged samples", "set `on_error`='raise'")
+    if task.verify and not pipeline.verifies:
+        raise UserError(f"the pipeline '{name}' has no checksums to compare with", "set `verify`=0")
+    return pipeline(task)

@@ -1,0 +1,40 @@
+"""The two ways in which the library fails for its user: something to correct, or a stored sample that is damaged.
+
+Messages name arguments of the library's functions in backquotes; the scripts put their parameters in their place.
+"""
+
+
+class UserError(Exception):
+    """Something that the user can correct: `what` is wrong, and what `to_do`.
+
+    Scripts print `error: what; what to do` and exit with status 2.
+    """
+
+    def __init__(self, what: str, to_do: str):
+        super().__init__(f"{what}; {to_do}")
+        self.what, self.to_do = what, to_do
+
+    def __reduce__(self):
+        return type(self), (self.what, self.to_do)  # errors travel between processes
+
+
+class DamagedSample(UserError):
+    """A stored sample that cannot be decoded.
+
+    Attributes: `dataset` (path), `sample` (index in the file), `field` (name), `why`; `what`, which is the
+    message without what to do.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        sample: int,
+        field: str,
+        why: str,
+        to_do: str = "write the dataset again, or set `on_error`='substitute'",
+    ):
+        super().__init__(f"sample {sample} of {dataset} is damaged (field '{field}': {why})", to_do)
+        self.dataset, self.sample, self.field, self.why = dataset, sample, field, why
+
+    def __reduce__(self):
+        return type(self), (self.dataset, self.sample, self.field, self.why, self.to_do)

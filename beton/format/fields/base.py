@@ -1,0 +1,144 @@
+"""What a field is: one column of a .beton, from the value that is written to the batch that comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from beton.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
+
+    from beton.format.file import Column
+    from beton.format.mapped import MappedFile
+
+
+@dataclass
+class Encoded:
+    """One value as it will be stored, or why it cannot be (`error`); `note`: what is to be counted of it.
+
+    `values` are those of its record, without the payload's address; `payload` (uint8) is None for fields that have
+    none. `passed`: the payload is what the source gave, unchanged.
+    """
+
+    values: tuple = ()
+    payload: np.ndarray | None = None
+    passed: bool = False
+    error: str | None = None
+    note: str | None = None
+
+
+class Field:
+    """A column. A file in this folder defines a subclass, a frozen dataclass whose members are options of
+    writing with defaults, and names it FIELD.
+
+    `type_names` maps FFCV's numbers of the type to names (several where FFCV shall refuse some of the files), `record`
+    is the dtype of a sample's metadata, `pointer` the name in it of the payload's address, None without payloads.
+    """
+
+    type_names: ClassVar[dict[int, str]]
+    record: ClassVar[np.dtype]
+    pointer: ClassVar[str | None] = None
+
+    # Writing
+
+    def choices(self, count: int, seed: int) -> Sequence[Any]:
+        """What is decided for each of `count` values before they are read; encode() gets it."""
+        return [None] * count
+
+    def corrections(self, choices: list) -> list[tuple[int, Any]]:
+        """Some values could not be read, and these are the choices of the rest: (position, other choice) of those
+        that must be stored again to keep what choices() promised."""
+        return []
+
+    def encode(self, value: Any, choice: Any = None) -> Encoded:
+        """A value from a source as it will be stored. Runs in threads."""
+        raise NotImplementedError
+
+    def largest_payload(self) -> int:
+        """Bytes that a payload may have; 0 where that is not known."""
+        return 0
+
+    def type_id(self, records: np.ndarray) -> int:
+        """The number of the type for a file with these records."""
+        return next(iter(self.type_names))
+
+    # Reading
+
+    def check(self, type_id: int, records: np.ndarray, sizes: np.ndarray | None) -> str | None:
+        """Why the records and payload sizes (bytes) cannot be those of a complete file; None where they can."""
+        return None
+
+    def value(self, record: Any, payload: bytes | None) -> Any:
+        """The value of a sample. Raises ValueError with the reason where the payload is damaged."""
+        raise NotImplementedError
+
+    def describe(self, record: Any) -> str:
+        """What a record says in a few words, for messages; may be empty."""
+        return ""
+
+    def choice_of(self, record: Any) -> Any:
+        """The choice with which encode() comes to such a record."""
+        return None
+
+    def summary(self, records: np.ndarray, sizes: np.ndarray | None) -> dict[str, str]:
+        """Lines about a whole column for `python -m beton info`, by their headings."""
+        return {}
+
+    def facts(self, records: np.ndarray, sizes: np.ndarray | None, passed: np.ndarray | None = None) -> dict[str, Any]:
+        """What a card says of a whole column; `passed` (bool) are Encoded's."""
+        return {}
+
+    def decoder(self, column: Column, mapped: MappedFile, stages: str | None, dtype: Any, gpu: bool) -> Decoder:
+        """What makes batches of the column; raises UserError where `stages` are not for such a field.
+
+        `stages`: the pipeline as text, if one is given. `dtype`: of floats, a torch dtype. `gpu`: batches go to one.
+        """
+        raise UserError(
+            f"the field '{column.name}' of {mapped.path} ({self.type_names[column.type_id]}) cannot be loaded",
+            "leave it out of `columns`",
+        )
+
+    @property
+    def loads(self) -> bool:
+        """Whether the field has a decoder."""
+        return type(self).decoder is not Field.decoder
+
+
+class Decoder:
+    """Makes the rows of a column's batches, in threads.
+
+    `shape` and `dtype` are those of one row in the buffers. `on_device`, where there is something left to do on
+    the device, is a function of the tensor.
+    """
+
+    shape: tuple[int, ...] = ()
+    dtype: np.dtype
+    on_device: Any = None
+
+    def open_worker(self, rows: int) -> Any:
+        """What a thread needs for itself to fill at most `rows` at a time."""
+        return None
+
+    def close_worker(self, worker: Any) -> None:
+        """Free that."""
+
+    def fill(self, worker: Any, samples: np.ndarray, keys: np.ndarray, target: np.ndarray) -> None:
+        """Write `samples` (int64, n), whose random keys (uint64, n) are given, into target (n x shape).
+
+        Raises DamagedSample.
+        """
+        raise NotImplementedError
+
+    def to_tensor(self, rows: torch.Tensor) -> torch.Tensor:
+        """Rows of a buffer as the batch shows them: a view."""
+        return rows
+
+    @property
+    def description(self) -> str:
+        """How it runs, for the log; may be empty."""
+        return ""

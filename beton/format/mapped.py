@@ -1,0 +1,73 @@
+"""A .beton mapped into memory, for threads that read many samples at a time."""
+
+from __future__ import annotations
+
+import zlib
+
+import numpy as np
+
+from beton import system
+from beton.errors import UserError
+from beton.format.file import BetonFile
+from beton.format.tables import Column
+
+
+class MappedFile:
+    """The bytes of an open file (`bytes`, uint8). `verify`: compare each sample that is read with its checksum.
+
+    Raises UserError where there are no checksums to compare with.
+    """
+
+    def __init__(self, file: BetonFile, verify: bool = False):
+        if verify and file.checksums is None:
+            raise UserError(f"{file.path} has no checksums", "leave out `verify`, or write the dataset again")
+        self.path, self._file, self._verify = file.path, file, verify
+        self._stored = [column for column in file.columns.values() if column.sizes is not None]
+        self._map = file.map()
+        self.bytes = np.frombuffer(self._map, np.uint8)
+
+    def close(self) -> None:
+        """Unmap it, once nobody holds a part of it any more. No thread may be reading."""
+        self.bytes = self._map = None
+
+    def payload(self, column: Column, sample: int) -> np.ndarray:
+        """The bytes (uint8) of one sample's payload in a column: a view."""
+        start = int(column.addresses[sample])
+        return self.bytes[start : start + int(column.sizes[sample])]
+
+    def check(self, samples: np.ndarray) -> None:
+        """To be called before samples (int64) are read. Raises IndexError for one that the file has not, DamagedSample
+        for one whose checksum differs, UserError when the file was truncated since it was opened.
+
+        Reading what has been truncated would end the process (SIGBUS).
+        """
+        if self.bytes is None:
+            raise RuntimeError(f"{self.path} is closed")
+        wrong = samples[(samples < 0) | (samples >= len(self._file))]
+        if len(wrong):
+            raise IndexError(f"sample {wrong[0]} of {self.path} is out of range; it has {len(self._file)} samples")
+        if self._map.size() < len(self._map):
+            raise UserError(f"{self.path} was truncated while it was in use", "write the dataset again")
+        if self._verify:
+            for sample in samples.tolist():
+                self._compare(sample)
+
+    def _compare(self, sample: int) -> None:
+        checksum = 0
+        for column in self._stored:
+            checksum = zlib.crc32(self.payload(column, sample), checksum)
+        if checksum != self._file.checksums[sample]:
+            raise self._file.damaged(sample, self._stored[0].name, "its checksum differs")
+
+    def pages(self) -> np.ndarray:
+        """Which page of the file each sample lies on (int64)."""
+        if not self._stored:
+            return np.zeros(len(self._file), np.int64)
+        return self._stored[0].addresses.astype(np.int64) // self._file.page_size
+
+    def prefetch(self, samples: np.ndarray) -> None:
+        """Ask the system to read these samples from disk now, so that they are there when needed."""
+        for column in self._stored:
+            for sample in samples.tolist():
+                start, size = int(column.addresses[sample]), int(column.sizes[sample])
+                system.advise_willneed(self._map, start, size)

@@ -1,0 +1,1 @@
+"""Looking into a .beton: check, info, compare, preview (`python -m beton`)."""

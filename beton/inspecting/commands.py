@@ -1,0 +1,151 @@
+"""The commands of `python -m beton`. Exit status: 0; 1 where check or compare found something; 2 for errors."""
+
+import difflib
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from beton.errors import UserError
+from beton.format.card import card_path
+from beton.format.file import BetonFile
+from beton.format.records import VERSION
+
+_MOST_NAMED = 20
+
+HELP = """usage: {program} check FILE             read everything, name every damaged sample
+       {program} info FILE              print what is inside
+       {program} preview FILE [OUT.png] draw a contact sheet; default: FILE's name + .png, in this folder
+       {program} compare FILE FOLDER    is the file still what the photo folder holds?
+
+Exit status: 0; 1 where check found damaged samples or compare found differences; 2 for errors."""
+
+
+def main(argv: list[str], program: str = "python -m beton") -> int:
+    """Run a command (its first word is one of COMMANDS); returns the exit status. Raises UserError."""
+    text = HELP.format(program=program)
+    if not argv or {"-h", "--help"} & set(argv):
+        print(text)
+        return 0 if argv else 2
+    name, *arguments = argv
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, 1)
+        raise UserError(
+            f"unknown command '{name}'" + (f" (did you mean '{close[0]}'?)" if close else ""),
+            f"use one of {', '.join(COMMANDS)}",
+        )
+    command, fewest, most = COMMANDS[name]
+    if not fewest <= len(arguments) <= most:
+        line = next(line for line in text.splitlines() if f"{program} {name} " in line)
+        usage = " ".join(line.removeprefix("usage:").split(f"{name} ")[1].split()[:most])
+        what = f"'{name}' takes {usage}, not {len(arguments)} words"
+        raise UserError(what, f"write {program} {name} {usage}")
+    return command(*arguments)
+
+
+def check_command(path: str) -> int:
+    """Read every sample; name those that are damaged."""
+    from beton.inspecting.check import damaged_samples, is_the_cards, needs_decoding
+
+    with BetonFile(path) as file:
+        decode, checksums = needs_decoding(file), file.checksums is not None
+        how = "every checksum compared" if checksums else "no checksums: every sample decoded, which shows only a part"
+        how += ", every sample decoded" if checksums and decode else ""
+        damaged = list(damaged_samples(file, decode))
+        _print_some(f"damaged: {file.describe(e.sample)}: {e.why}" for e in damaged)
+        wrong = file.wrong_labels().tolist()
+        _print_some(f"wrong: {file.label_error(sample)}" for sample in wrong)
+        count, same = len(file), is_the_cards(file)
+    what = f"{len(damaged)} of {count} samples {'is' if len(damaged) == 1 else 'are'} damaged"
+    what = what if damaged else f"all {count} samples are good"
+    what += f", {len(wrong)} labels are wrong" if wrong else ""
+    print(f"=> {path}: {what} (tables checked, {how})")
+    if not same and not damaged:
+        print("   the file is not the one of its card (the SHA-256 differs): bytes beside the samples have changed")
+    if damaged:
+        print("   write the dataset again, or load it with `on_error`='skip' or 'substitute'")
+    return 1 if damaged or wrong or not same else 0
+
+
+def _print_some(lines: Iterable[str]) -> None:
+    """Print at most _MOST_NAMED lines, and how many more there are."""
+    lines = list(lines)
+    print(*lines[:_MOST_NAMED], sep="\n", end="\n" if lines else "")
+    if len(lines) > _MOST_NAMED:
+        print(f"... and {len(lines) - _MOST_NAMED} more")
+
+
+def compare_command(path: str, folder: str) -> int:
+    """Compare with a photo folder; name what differs."""
+    from beton.inspecting.compare import compare
+
+    differences, what = compare(path, folder)
+    _print_some(f"differs: {line}" for line in differences)
+    found = f"{len(differences)} differences" if differences else "no difference"
+    print(f"=> {path} and {folder}: {found} ({what})")
+    return 1 if differences else 0
+
+
+def preview_command(path: str, out: str | None = None) -> int:
+    """Draw a contact sheet."""
+    from beton.inspecting.preview import preview
+
+    written, count = preview(path, out)
+    print(f"=> {written}: {count} photos of {path}")
+    return 0
+
+
+def info_command(path: str) -> int:
+    """Print what is inside."""
+    with BetonFile(path) as file:
+        fields = ", ".join(f"{name} ({kind})" for name, kind in file.fields.items())
+        print(f"=> {path}: FFCV format {VERSION}, {len(file)} samples, {_megabytes(file.bytes)}")
+        _line("fields", f"{fields}; pages of {file.page_size / 2**20:g} MiB")
+        for column in file.columns.values():
+            for name, text in column.field.summary(column.records, column.sizes).items():
+                _line(name, text)
+        _print_classes(file)
+        if file.card is None:
+            _line("card", f"none ({card_path(path)}): no class names, parameters and checksums")
+        else:
+            _print_card(file.card)
+    return 0
+
+
+def _print_classes(file: BetonFile) -> None:
+    if file.labels is None:
+        return
+    labels, first, counts = np.unique(file.labels, return_index=True, return_counts=True)
+    some = zip(first[:10].tolist(), counts[:10].tolist(), strict=True)
+    named = ", ".join(f"{file.class_of(sample)}: {count}" for sample, count in some)
+    _line("classes", f"{len(labels)} ({named}{', ...' if len(labels) > 10 else ''})")
+
+
+def _print_card(card: dict) -> None:
+    """What is known from the card alone; any key may be missing."""
+    for key in ("parameters", "source", "versions"):
+        if isinstance(card.get(key), dict):
+            _line(key, ", ".join(f"{name}={value}" for name, value in card[key].items()))
+    if card.get("skipped"):
+        _line("left out", f"{len(card['skipped'])} samples that could not be read")
+    if card.get("passed_through"):
+        _line("passed on", f"{card['passed_through']} JPEGs as they were")
+    _line("checksums", "of every sample and of the tables" if card.get("checksums") else "none")
+    if card.get("sha256"):
+        _line("SHA-256", card["sha256"])
+
+
+def _line(name: str, text: str) -> None:
+    print(f"   {name + ':':<11} {text}")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
+# Function, and how many arguments it takes
+COMMANDS: dict[str, tuple[Callable[..., int], int, int]] = {
+    "check": (check_command, 1, 1),
+    "info": (info_command, 1, 1),
+    "preview": (preview_command, 1, 2),
+    "compare": (compare_command, 2, 2),
+}

@@ -1,0 +1,134 @@
+"""The compiled kernels: a C++ library that is built with the package.
+
+JIT code calls it by symbol (beton/kernels/jit.py); what Python itself needs of it is here. The library is loaded when
+it is first used.
+"""
+
+import ctypes
+import functools
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+
+from beton.errors import UserError
+
+DECODE_WHOLE = 5
+# What a code of kernels_crop other than 0 means (kernels.h)
+CODES = {
+    1: "it is not a JPEG",
+    2: "the JPEG has another size than the file says",
+    3: "it is damaged",
+    4: "its blocks have another size than the file says",
+    DECODE_WHOLE: "the kernels cannot decode it",
+}
+
+_pointer, _size, _long = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int64
+# Result and arguments of each function, as in the C++ files
+SIGNATURES = {
+    "kernels_open": (_pointer, []),
+    "kernels_close": (None, [_pointer]),
+    "kernels_crop": (
+        ctypes.c_int,
+        [_pointer, _pointer, _size, *[_long] * 3, *[_pointer] * 2, *[_long] * 3, *[_pointer] * 3],
+    ),
+    "kernels_decode_jpeg": (ctypes.c_int, [_pointer, ctypes.c_char_p, _size, *[_long] * 3, _pointer]),
+    "kernels_blocks_size": (_size, [_long, _long]),
+    "kernels_encode_blocks": (None, [_pointer, _long, _long, _pointer]),
+}
+
+
+def library_path() -> str:
+    """Where the compiled library lies; raises UserError when it was not built."""
+    path = Path(__file__).parent / f"_kernels.{'dll' if sys.platform == 'win32' else 'so'}"
+    if not path.exists():
+        raise UserError("the compiled kernels are missing", "run ./setup.sh, or `pip install -e .`")
+    return str(path)
+
+
+@functools.cache
+def _library() -> ctypes.CDLL:
+    library = ctypes.CDLL(library_path())  # a CDLL gives the GIL up during calls
+    for name, (result, arguments) in SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+    return library
+
+
+def open_scratch() -> int:
+    """Memory that the kernels use again for each photo; close it with close_scratch. For one thread at a time."""
+    return _library().kernels_open()
+
+
+def close_scratch(scratch: int) -> None:
+    """Free what open_scratch made."""
+    _library().kernels_close(scratch)
+
+
+class _Scratch:
+    """Closed when its thread ends."""
+
+    def __init__(self):
+        self.address, self._close = open_scratch(), _library().kernels_close
+
+    def __del__(self):
+        self._close(self.address)
+
+
+_of_thread = threading.local()
+
+
+def _scratch() -> _Scratch:
+    """This thread's own."""
+    if not hasattr(_of_thread, "scratch"):
+        _of_thread.scratch = _Scratch()
+    return _of_thread.scratch
+
+
+def crop(
+    payload: np.ndarray, mode: int, size: tuple, box: tuple, window: tuple, image_size: tuple, mirror: bool = False
+) -> np.ndarray | None:
+    """A rectangle of a stored photo, resized to an image (uint8, H x W x 3, RGB).
+
+    `payload`: uint8 bytes. `mode`: code of its storage mode (beton/format/modes). `size`: the photo's height and width.
+    `box`: top, left, height, width of the rectangle; `window`: rows, columns, top, left, filter (beton/stages/base.py).
+    `image_size`: H, W. `mirror`: left-right, at last. None where the payload is not for the kernels (a progressive
+    JPEG, say): decode it whole. Raises ValueError with the reason when the payload is damaged.
+    """
+    payload = np.ascontiguousarray(payload, np.uint8)
+    box, window, scale_shift = np.array(box, np.int64), np.array(window, np.int64), np.zeros(6, np.float32)
+    pixels = np.empty((*image_size, 3), np.uint8)
+    code = _library().kernels_crop(
+        _scratch().address, payload.ctypes.data, payload.size, mode, *size, box.ctypes.data, window.ctypes.data, mirror,
+        *image_size, pixels.ctypes.data, None, scale_shift.ctypes.data,
+    )  # fmt: skip
+    if code == DECODE_WHOLE:
+        return None
+    if code:
+        raise ValueError(CODES[code])
+    return pixels
+
+
+def decode(payload: np.ndarray, mode: int, height: int, width: int) -> np.ndarray | None:
+    """A stored photo as it is (uint8, height x width x 3, RGB); None, and raises, as `crop` does."""
+    return crop(payload, mode, (height, width), (0, 0, height, width), (height, width, 0, 0, 2), (height, width))
+
+
+def decode_jpeg(data: bytes, height: int, width: int, bgr: bool = False) -> np.ndarray | None:
+    """A baseline colour JPEG as Pillow decodes it, the same bits in less time (uint8, height x width x 3, RGB or BGR).
+
+    None for all other JPEGs, and for one that is damaged in the least: Pillow may still make something of it.
+    """
+    pixels = np.empty((height, width, 3), np.uint8)
+    code = _library().kernels_decode_jpeg(_scratch().address, data, len(data), height, width, bgr, pixels.ctypes.data)
+    return None if code else pixels
+
+
+def encode_blocks(pixels: np.ndarray) -> np.ndarray:
+    """Photo (uint8, H x W x 3) -> its payload (uint8) for the storage mode `blocks`."""
+    pixels = np.ascontiguousarray(pixels)
+    height, width = pixels.shape[:2]
+    payload = np.empty(_library().kernels_blocks_size(height, width), np.uint8)
+    _library().kernels_encode_blocks(pixels.ctypes.data, height, width, payload.ctypes.data)
+    return payload

@@ -1,0 +1,181 @@
+// The passes of a resize: included by passes_*.cpp, each of which is compiled for one kind of CPU.
+#include <algorithm>
+
+#include "resize.h"
+#include "simd.h"
+
+namespace kernels {
+namespace {
+
+// Sum over rows: one row of `bytes` bytes (a multiple of 16, or at least 16 and then the last vector overlaps).
+ALWAYS_INLINE void sum_rows(const uint8_t* source, int64_t step, const float* weights, int64_t taps, int64_t bytes,
+                     uint8_t* made) {
+    for (int64_t x = 0; x < bytes; x += LANES) {
+        const int64_t at = std::min(x, bytes - LANES);
+        Floats sum = load_bytes(source + at) * splat(weights[0]);
+        for (int64_t k = 1; k < taps; k++) sum = sum + load_bytes(source + at + k * step) * splat(weights[k]);
+        store_rounded(made + at, sum);
+    }
+}
+
+// Sum over columns: 16 rows of `bytes` bytes each -> 16 rows of `width` pixels, through their transpose: there a
+// vector is 16 rows of one column, so that no sample must be gathered.
+template <int CHANNELS>
+ALWAYS_INLINE void sum_columns(const uint8_t* const* rows, int64_t begin, int64_t bytes, const Weights& columns,
+                        int64_t width, uint8_t* square, uint8_t* made, int64_t step) {
+    for (int64_t x = 0; x < bytes; x += LANES) {
+        const int64_t at = std::min(x, bytes - LANES);
+        Bytes tile[LANES];
+        for (int i = 0; i < LANES; i++) tile[i] = *(const Bytes*)(rows[i] + begin + at);
+        transpose(tile);
+        std::memcpy(square + at * LANES, tile, sizeof tile);
+    }
+    Bytes tile[LANES];
+    int filled = 0;
+    int64_t start = 0;
+    for (int64_t x = 0; x < padded(width); x++) {
+        const float* weights = columns.weights + x * columns.stride;
+        const uint8_t* from = square + (columns.first[x] - columns.begin) * CHANNELS * LANES;
+        Floats sums[CHANNELS];
+        for (int c = 0; c < CHANNELS; c++) sums[c] = load_bytes(from + c * LANES) * splat(weights[0]);
+        for (int64_t k = 1; k < columns.taps; k++) {
+            const Floats weight = splat(weights[k]);
+            from += CHANNELS * LANES;
+            for (int c = 0; c < CHANNELS; c++) sums[c] = sums[c] + load_bytes(from + c * LANES) * weight;
+        }
+        for (int c = 0; c < CHANNELS; c++) {
+            store_rounded((uint8_t*)&tile[filled++], sums[c]);
+            if (filled < LANES) continue;
+            transpose(tile);
+            for (int i = 0; i < LANES; i++) *(Bytes*)(made + i * step + start) = tile[i];
+            filled = 0, start += LANES;
+        }
+    }
+}
+
+// 16 pixels of one row from x on, from the planes' rows, as three channels.
+template <Picture::Kind KIND>
+ALWAYS_INLINE void channels(const uint8_t* const* row, int64_t x, Bytes* rgb) {
+    uint8_t* made[3] = {(uint8_t*)&rgb[0], (uint8_t*)&rgb[1], (uint8_t*)&rgb[2]};
+    if (KIND == Picture::GRAY) {
+        rgb[0] = rgb[1] = rgb[2] = *(const Bytes*)(row[0] + x);
+    } else {  // JPEG's YCbCr
+        const Floats bright = load_bytes(row[0] + x);
+        const Floats blue = load_bytes(row[1] + x) + splat(-128), red = load_bytes(row[2] + x) + splat(-128);
+        store_rounded(made[0], bright + red * splat(1.402f));
+        store_rounded(made[1], bright + blue * splat(-0.344136f) + red * splat(-0.714136f));
+        store_rounded(made[2], bright + blue * splat(1.772f));
+    }
+}
+
+// Where the rows of the image go.
+struct Writer {
+    const Target& target;
+    int64_t width;
+    float scale[3][LANES], shift[3][LANES];  // of 48 bytes, in which the channels take turns
+
+    Writer(const Target& target, int64_t width) : target(target), width(width) {
+        for (int i = 0; target.numbers && i < 3; i++) {
+            for (int lane = 0; lane < LANES; lane++) {
+                const int channel = (i * LANES + lane) % 3;
+                scale[i][lane] = target.scale[channel], shift[i][lane] = target.shift[channel];
+            }
+        }
+    }
+
+    // 16 bytes -> the first `count` of them, as they are or as numbers, from place `at` of the target on
+    ALWAYS_INLINE void put(int64_t at, const Bytes& bytes, int i, int64_t count) const {
+        if (!target.numbers) {
+            std::memcpy(target.pixels + at, &bytes, count == LANES ? LANES : count);
+            return;
+        }
+        const Floats numbers = load_bytes((const uint8_t*)&bytes) * load(scale[i]) + load(shift[i]);
+        if (count == LANES) return store(target.numbers + at, numbers);
+        float all[LANES];
+        store(all, numbers);
+        std::memcpy(target.numbers + at, all, count * sizeof(float));
+    }
+
+    template <Picture::Kind KIND>
+    ALWAYS_INLINE void write(int64_t y, const uint8_t* const* row) const {
+        for (int64_t x = 0; x < width; x += LANES) {
+            const int64_t pixels = std::min<int64_t>(LANES, width - x);
+            Bytes rgb[3], out[3];
+            if (KIND == Picture::RGB) {
+                for (int i = 0; i < 3; i++) out[i] = *(const Bytes*)(row[0] + 3 * x + i * LANES);
+            } else {
+                channels<KIND>(row, x, rgb);
+                interleave(rgb, out);
+            }
+            for (int i = 0; i < 3; i++) {
+                const int64_t count = std::min<int64_t>(LANES, 3 * pixels - i * LANES);
+                if (count > 0) put(3 * (y * width + x) + i * LANES, out[i], i, count);
+            }
+        }
+    }
+};
+
+// Bytes of a row that are summed up; resize.cpp sees to it that there are 16.
+template <int CHANNELS>
+ALWAYS_INLINE int64_t bytes_of(const Weights& columns) {
+    return std::max<int64_t>(LANES, (columns.end - columns.begin) * CHANNELS);
+}
+
+template <Picture::Kind KIND>
+ALWAYS_INLINE void all_passes(const Job& job, const Writer& writer) {
+    constexpr int PLANES = KIND == Picture::YCC ? 3 : 1, CHANNELS = KIND == Picture::RGB ? 3 : 1;
+    const uint8_t* lines[LANES];
+    for (int p = 0; p < PLANES; p++) {
+        const Plane& plane = job.planes[p];
+        const Weights &rows = job.rows[p > 0], &columns = job.columns[p > 0];
+        const uint8_t* first = plane.pixels + (rows.begin - plane.top) * plane.step;
+        const int64_t begin = (columns.begin - plane.left) * CHANNELS;
+        const int64_t bytes = bytes_of<CHANNELS>(columns);
+        if (job.rows_first) {
+            for (int64_t y = 0; y < job.height; y++) {
+                const uint8_t* source = first + (rows.first[y] - rows.begin) * plane.step + begin;
+                sum_rows(source, plane.step, rows.weights + y * rows.stride, rows.taps, bytes,
+                         job.between[p] + y * job.step[p]);
+            }
+            continue;
+        }
+        const int64_t count = rows.end - rows.begin;
+        for (int64_t y = 0; y < count; y += LANES) {
+            for (int i = 0; i < LANES; i++) lines[i] = first + std::min(y + i, count - 1) * plane.step;
+            sum_columns<CHANNELS>(lines, begin, bytes, columns, job.width, job.square,
+                                  job.between[p] + y * job.step[p], job.step[p]);
+        }
+    }
+    const uint8_t* row[3];
+    const int64_t made = padded(job.width) * CHANNELS;
+    for (int64_t y = 0; y < job.height; y++) {
+        for (int p = 0; p < PLANES; p++) {
+            const Weights &rows = job.rows[p > 0], &columns = job.columns[p > 0];
+            row[p] = job.last[p];
+            if (!job.rows_first) {
+                sum_rows(job.between[p] + (rows.first[y] - rows.begin) * job.step[p], job.step[p],
+                         rows.weights + y * rows.stride, rows.taps, made, job.last[p]);
+                continue;
+            }
+            if (y % LANES == 0) {
+                for (int i = 0; i < LANES; i++) {
+                    lines[i] = job.between[p] + std::min(y + i, job.height - 1) * job.step[p];
+                }
+                sum_columns<CHANNELS>(lines, 0, bytes_of<CHANNELS>(columns), columns, job.width, job.square,
+                                      job.last[p], made);
+            }
+            row[p] += y % LANES * made;
+        }
+        writer.write<KIND>(y, row);
+    }
+}
+
+void all_passes(const Job& job, const Target& target) {
+    const Writer writer(target, job.width);
+    if (job.kind == Picture::RGB) return all_passes<Picture::RGB>(job, writer);
+    if (job.kind == Picture::YCC) return all_passes<Picture::YCC>(job, writer);
+    all_passes<Picture::GRAY>(job, writer);
+}
+
+}  // namespace
+}  // namespace kernels

@@ -1,0 +1,111 @@
+// Sixteen numbers at a time. Included once for each kind of CPU, compiled with that CPU's flags.
+//
+// Every kind gives the same bits: the operations are those of IEEE 754, one by one, in the same order.
+#pragma once
+
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
+#include "bytes.h"
+#include "resize.h"
+
+namespace kernels {
+namespace {
+
+#if defined(__AVX512BW__) && defined(__AVX512VL__)
+
+struct Floats {
+    __m512 v;
+};
+ALWAYS_INLINE Floats load(const float* from) { return {_mm512_loadu_ps(from)}; }
+ALWAYS_INLINE Floats load_bytes(const uint8_t* from) {
+    return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)from)))};
+}
+ALWAYS_INLINE void store(float* to, Floats a) { _mm512_storeu_ps(to, a.v); }
+ALWAYS_INLINE Floats splat(float value) { return {_mm512_set1_ps(value)}; }
+ALWAYS_INLINE Floats operator+(Floats a, Floats b) { return {_mm512_add_ps(a.v, b.v)}; }
+ALWAYS_INLINE Floats operator*(Floats a, Floats b) { return {_mm512_mul_ps(a.v, b.v)}; }
+// To the nearest whole number, halves upwards, within 0 ... 255
+ALWAYS_INLINE void store_rounded(uint8_t* to, Floats a) {
+    const __m512 up = _mm512_max_ps(_mm512_add_ps(a.v, _mm512_set1_ps(0.5f)), _mm512_setzero_ps());
+    _mm_storeu_si128((__m128i*)to, _mm512_cvtusepi32_epi8(_mm512_cvttps_epi32(up)));
+}
+
+#elif defined(__AVX2__)
+
+struct Floats {
+    __m256 v, w;
+};
+ALWAYS_INLINE Floats load(const float* from) { return {_mm256_loadu_ps(from), _mm256_loadu_ps(from + 8)}; }
+ALWAYS_INLINE Floats load_bytes(const uint8_t* from) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)from))),
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(from + 8))))};
+}
+ALWAYS_INLINE void store(float* to, Floats a) { _mm256_storeu_ps(to, a.v), _mm256_storeu_ps(to + 8, a.w); }
+ALWAYS_INLINE Floats splat(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
+ALWAYS_INLINE Floats operator+(Floats a, Floats b) { return {_mm256_add_ps(a.v, b.v), _mm256_add_ps(a.w, b.w)}; }
+ALWAYS_INLINE Floats operator*(Floats a, Floats b) { return {_mm256_mul_ps(a.v, b.v), _mm256_mul_ps(a.w, b.w)}; }
+ALWAYS_INLINE __m256i whole(__m256 v) { return _mm256_cvttps_epi32(_mm256_add_ps(v, _mm256_set1_ps(0.5f))); }
+ALWAYS_INLINE void store_rounded(uint8_t* to, Floats a) {
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(whole(a.v), whole(a.w)), 0xD8);
+    const __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
+    _mm_storeu_si128((__m128i*)to, _mm_packus_epi16(low, high));
+}
+
+#else
+
+struct Floats {
+    float v[LANES];
+};
+ALWAYS_INLINE Floats load(const float* from) {
+    Floats made;
+    std::memcpy(made.v, from, sizeof made.v);
+    return made;
+}
+ALWAYS_INLINE Floats load_bytes(const uint8_t* from) {
+    Floats made;
+    for (int i = 0; i < LANES; i++) made.v[i] = from[i];
+    return made;
+}
+ALWAYS_INLINE void store(float* to, Floats a) { std::memcpy(to, a.v, sizeof a.v); }
+ALWAYS_INLINE Floats splat(float value) {
+    Floats made;
+    for (int i = 0; i < LANES; i++) made.v[i] = value;
+    return made;
+}
+ALWAYS_INLINE Floats operator+(Floats a, Floats b) {
+    for (int i = 0; i < LANES; i++) a.v[i] += b.v[i];
+    return a;
+}
+ALWAYS_INLINE Floats operator*(Floats a, Floats b) {
+    for (int i = 0; i < LANES; i++) a.v[i] *= b.v[i];
+    return a;
+}
+ALWAYS_INLINE void store_rounded(uint8_t* to, Floats a) {
+    for (int i = 0; i < LANES; i++) {
+        const float up = a.v[i] + 0.5f;
+        to[i] = uint8_t(up < 0 ? 0 : up > 255 ? 255 : up);
+    }
+}
+
+#endif
+
+// 16 x 16 bytes, in place, in four rounds of interleaving halves.
+ALWAYS_INLINE void transpose(Bytes* square) {
+    for (int round = 0; round < 4; round++) {
+        Bytes made[LANES];
+        for (int i = 0; i < LANES / 2; i++) {
+            const Bytes one = square[i], other = square[i + LANES / 2];
+            made[2 * i] = SHUFFLE(one, other, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            made[2 * i + 1] = SHUFFLE(one, other, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+        }
+        for (int i = 0; i < LANES; i++) square[i] = made[i];
+    }
+}
+
+}  // namespace
+}  // namespace kernels

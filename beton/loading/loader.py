@@ -1,0 +1,347 @@
+"""The loader: batches from a .beton through JIT stages, in threads of this process.
+
+It reads FFCV's files, with threads and kernels of its own: FFCV 1.0.2's loader hangs when a stage fails,
+overwrites batches that are still held, leaks threads when an epoch is left early, draws its augmentations
+from generators that cannot be seeded, decodes whole photos to use half of them, and walks over every batch
+once for each stage. Here the crop, a flip behind it and normalize are one pass (beton/kernels).
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque, namedtuple
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from beton import system
+from beton.errors import DamagedSample, UserError
+from beton.format.fields.base import Decoder
+from beton.format.file import BetonFile
+from beton.format.mapped import MappedFile
+from beton.loading.base import Pipeline
+from beton.loading.buffers import BufferPool
+from beton.loading.damage import POLICIES, RAISE, SKIP, SUBSTITUTE, no_substitute, read_substitute
+from beton.loading.task import Task
+
+if TYPE_CHECKING:
+    import torch
+
+# Batches that are prepared while one is used (FFCV's batches_ahead).
+_AHEAD = 3
+# Samples that a thread takes at a time: few enough to stay in its cache, enough to hide Python's cost.
+_CHUNK = 8
+
+
+class Loader(Pipeline):
+    """Batches of a .beton: `for images, labels in loader` is one epoch, each time the next one.
+
+    A batch is a named tuple with a tensor for each field of the file, in its order: images N x C x H x W
+    (channels_last; of `dtype`, or uint8 without normalize), numbers int64, N. It stays as it is while it is held.
+
+    `path`: the file. `batch_size`: samples in a batch. A keyword for each image field: its stages as text, e.g.
+    image="rrc(224)|flip|normalize". `columns`: the fields wanted, in this order (default: all that can be loaded).
+    `workers`: threads (default: all cores). `device`: where batches go, a torch device. `dtype`: torch dtype of
+    normalised images (default float32). `seed`: order and augmentations depend on it, the epoch and the sample
+    alone. `shuffle`; `drop_last`: leave out a smaller batch at the end. `in_memory`: False for files larger than
+    memory, which are then read nearly in sequence. `rank`, `world_size`: this process's share of each epoch. `repeats`:
+    repeated augmentation, views of a sample in an epoch. `on_error`: a damaged sample is an error ('raise'), left out
+    ('skip') or replaced by another ('substitute'). `verify`: compare each sample with its checksum.
+
+    Raises UserError for what is wrong with the file or the arguments, DamagedSample while iterating.
+    """
+
+    on_error = POLICIES
+    verifies = True
+
+    def __init__(
+        self,
+        path: str,
+        batch_size: int,
+        *,
+        columns: tuple[str, ...] | None = None,
+        workers: int | None = None,
+        device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None,
+        seed: int = 0,
+        shuffle: bool = True,
+        drop_last: bool = False,
+        in_memory: bool = True,
+        rank: int = 0,
+        world_size: int = 1,
+        repeats: int = 1,
+        on_error: str = RAISE,
+        verify: bool = False,
+        **stages: str | None,
+    ):
+        super().__init__(
+            Task(
+                str(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank, world_size,
+                str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns,
+            )
+        )  # fmt: skip
+
+    # Opening
+
+    def open(self) -> None:
+        """Open the file and plan its columns; raises UserError."""
+        task = self.task
+        with BetonFile(task.dataset) as file:
+            self.num_samples, self.classes = len(file), class_names(file)
+            self._mapped = MappedFile(file, task.verify)
+            names = _columns(file, task)
+            self._left = [name for name in file.columns if name not in names]
+            self._decoders: list[Decoder] = [
+                file.columns[name].field.decoder(
+                    file.columns[name], self._mapped, task.stages.get(name), task.float_dtype, self.on_gpu
+                )
+                for name in names
+            ]
+        self._names, self.Batch = names, namedtuple("Batch", names, rename=True)
+        self._pages = self._mapped.pages()
+        self._pools = [BufferPool((task.batch_size, *d.shape), d.dtype, pinned=self.on_gpu) for d in self._decoders]
+
+    def release(self) -> None:
+        """Let go of the file."""
+        self._mapped.close()
+
+    def pages(self) -> np.ndarray:
+        """Which page of the file each sample lies on (int64)."""
+        return self._pages
+
+    def finish(self) -> list[Any]:
+        """What the decoders leave to the device."""
+        return [decoder.on_device for decoder in self._decoders]
+
+    @property
+    def description(self) -> str:
+        """How it runs, for the log."""
+        about = [decoder.description for decoder in self._decoders]
+        about += [f"without the fields {', '.join(self._left)}"] if self._left else []
+        return ", ".join([super().description, *filter(None, about)])
+
+    # An epoch
+
+    def read(self, epoch: int, samples: np.ndarray, keys: np.ndarray, start: int) -> Iterator[tuple]:
+        """Generator of the batches on the host from batch `start` on; leaving it early ends its threads."""
+        # Which samples are left out shows only when they are read: then the batches before `start` are read too
+        passed = start if self.task.on_error == SKIP else 0
+        rest = _Rest(samples, keys, (start - passed) * self.task.batch_size)
+        fewest = self.task.batch_size if self.task.drop_last else 1
+        waiting: deque[_Batch] = deque()
+        with _Threads(self._decoders, self.task.usable_workers) as threads:
+            try:
+                while True:
+                    while len(waiting) <= _AHEAD and len(rest) >= fewest:
+                        buffers = [pool.take() for pool in self._pools]
+                        waiting.append(self._submit(threads, rest, self.task.batch_size, buffers))
+                    if not waiting:
+                        return
+                    batch = waiting.popleft()
+                    damaged = self._wait(batch)
+                    if damaged and self.task.on_error == SKIP:
+                        self._fill_up(threads, rest, waiting, batch, damaged)
+                    if len(batch.samples) < fewest or passed:
+                        passed = max(passed - 1, 0)
+                        self._give_back(batch)
+                        continue
+                    yield self._hand_out(batch)
+                    del batch
+            finally:
+                threads.end()
+                for batch in waiting:
+                    self._give_back(batch)
+
+    def _submit(self, threads: _Threads, rest: _Rest, count: int, buffers: list[np.ndarray]) -> _Batch:
+        """Hand the next `count` samples to the threads in chunks, to be put into `buffers`."""
+        place, samples, keys = rest.take(count)
+        if not self.task.in_memory:
+            self._mapped.prefetch(samples)
+        chunks = [slice(at, min(at + _CHUNK, len(samples))) for at in range(0, len(samples), _CHUNK)]
+        futures = [threads.submit(self._fill, samples[c], keys[c], [b[c] for b in buffers]) for c in chunks]
+        return _Batch(place, samples, buffers, futures)
+
+    def _wait(self, batch: _Batch) -> list[int]:
+        """Rows that hold damaged samples (or did before a substitute); an exception of a thread is raised here."""
+        rows = []
+        for start, future in zip(range(0, len(batch.samples), _CHUNK), batch.futures, strict=True):
+            for row, error in future.result():
+                rows.append(start + row)
+                self.damaged(error, replaced=self.task.on_error == SUBSTITUTE)
+        return rows
+
+    def _fill_up(self, threads, rest: _Rest, waiting: deque, batch: _Batch, damaged: list[int]) -> None:
+        """Put following samples into the rows of damaged ones; where there are no more, the batch becomes shorter."""
+        good = np.ones(len(batch.samples), np.bool_)
+        for row in damaged:
+            sample = self._next(threads, rest, waiting, [b[row : row + 1] for b in batch.buffers])
+            good[row] = sample is not None
+            batch.samples[row] = sample if good[row] else 0
+        if not good.all():
+            for buffer in batch.buffers:
+                buffer[: good.sum()] = buffer[: len(good)][good]
+            batch.samples = batch.samples[good]
+
+    def _next(self, threads, rest: _Rest, waiting: deque, rows: list[np.ndarray]) -> int | None:
+        """Put the next good sample that no batch has into rows (one each); at the end those of the last batch."""
+        while len(rest) or waiting:
+            if not len(rest):
+                last = waiting.pop()
+                for future in last.futures:
+                    if not future.cancel():
+                        future.exception()  # waits, for its memory is used again
+                self._give_back(last)
+                rest.put_back(last.place)
+            one = self._submit(threads, rest, 1, rows)
+            if not self._wait(one):
+                return int(one.samples[0])
+        return None
+
+    def _give_back(self, batch: _Batch) -> None:
+        for pool, buffer in zip(self._pools, batch.buffers, strict=True):
+            pool.give_back(buffer)
+
+    def _hand_out(self, batch: _Batch) -> tuple:
+        count = len(batch.samples)
+        columns = zip(self._decoders, self._pools, batch.buffers, strict=True)
+        return tuple(decoder.to_tensor(pool.hand_out(buffer, count)) for decoder, pool, buffer in columns)
+
+    # In the threads
+
+    def _fill(self, workers: list, samples: np.ndarray, keys: np.ndarray, targets: list) -> list[tuple]:
+        """Make the rows of a few samples; returns (row, DamagedSample) of those that on_error has left out."""
+        try:
+            self._mapped.check(samples)
+            self._run(workers, samples, keys, targets)
+            return []
+        except DamagedSample:
+            if self.task.on_error == RAISE:
+                raise
+        return self._one_by_one(workers, samples, keys, targets)
+
+    def _one_by_one(self, workers: list, samples: np.ndarray, keys: np.ndarray, targets: list) -> list[tuple]:
+        """The same where one of them is damaged."""
+        damaged = []
+        for row in range(len(samples)):
+
+            def make(sample: int, row=row) -> None:
+                one = np.array([sample])
+                self._mapped.check(one)
+                self._run(workers, one, keys[row : row + 1], [target[row : row + 1] for target in targets])
+
+            try:
+                make(samples[row])
+            except DamagedSample as error:
+                damaged.append((row, error.with_traceback(None)))  # it would keep this frame, and all in it
+                if self.task.on_error == SUBSTITUTE:
+                    found = read_substitute(make, keys[row], self.num_samples, (DamagedSample,))
+                    if found is None:
+                        raise no_substitute(f"sample {samples[row]}", self.task.dataset) from None
+                    samples[row] = found[0]
+        return damaged
+
+    def _run(self, workers: list, samples: np.ndarray, keys: np.ndarray, targets: list) -> None:
+        for name, decoder, worker, target in zip(self._names, self._decoders, workers, targets, strict=True):
+            try:
+                decoder.fill(worker, samples, keys, target)
+            except UserError:
+                raise
+            except Exception as error:
+                which = f"the samples {', '.join(map(str, samples))} of {self.task.dataset} (field '{name}')"
+                raise RuntimeError(f"a stage failed ({error!r}) on {which}") from error
+
+
+class _Threads:
+    """Threads that each have, for every decoder, what it needs for itself; a context of one epoch."""
+
+    def __init__(self, decoders: list[Decoder], count: int):
+        self._decoders, self._idle, self._process = decoders, SimpleQueue(), os.getpid()
+        self._all = [[decoder.open_worker(_CHUNK) for decoder in decoders] for _ in range(count)]
+        for workers in self._all:
+            self._idle.put(workers)
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="beton-loader")
+
+    def __enter__(self) -> _Threads:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.end()
+        for workers in self._all:
+            for decoder, worker in zip(self._decoders, workers, strict=True):
+                decoder.close_worker(worker)
+
+    def submit(self, work, *arguments) -> Future:
+        """Have work(workers, *arguments) done. There are as many workers as threads, so some are always idle."""
+
+        def run():
+            workers = self._idle.get()
+            try:
+                return work(workers, *arguments)
+            finally:
+                self._idle.put(workers)
+
+        return self._pool.submit(run)
+
+    def end(self) -> None:
+        """Wait for what has begun; drop the rest."""
+        if os.getpid() != self._process:  # forked: there are no threads here
+            return
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class _Rest:
+    """Samples and keys of this epoch not yet assigned to a batch."""
+
+    def __init__(self, samples: np.ndarray, keys: np.ndarray, start: int):
+        self._samples, self._keys, self._start, self._end = samples, keys, start, len(samples)
+
+    def __len__(self) -> int:
+        return self._end - self._start
+
+    def take(self, count: int) -> tuple[slice, np.ndarray, np.ndarray]:
+        """The next `count`, or fewer at the end: which part of the order, samples and keys."""
+        place = slice(self._start, min(self._start + count, self._end))
+        self._start = place.stop
+        return place, self._samples[place].copy(), self._keys[place]
+
+    def put_back(self, place: slice) -> None:
+        """Only what was taken last, and only when nothing is left: what came after it is used."""
+        self._start, self._end = place.start, place.stop
+
+
+@dataclass
+class _Batch:
+    """A batch in the making; `samples` are what its rows hold in the end, `buffers` one for each column."""
+
+    place: slice
+    samples: np.ndarray
+    buffers: list[np.ndarray]
+    futures: list[Future]
+
+
+def _columns(file: BetonFile, task: Task) -> list[str]:
+    """The columns of a batch, in order; raises UserError for one that the file has not."""
+    names = task.columns
+    if names is None:
+        names = [n for n, column in file.columns.items() if column.field.loads and task.stages.get(n, "") is not None]
+    for name in [*names, *task.stages]:
+        if name not in file.columns:
+            what = f"{file.path} has no field '{name}'; it has {', '.join(file.columns)}"
+            raise UserError(what, "name one of these")
+    if not names:
+        raise UserError(f"no field of {file.path} is wanted", "name one in `columns`")
+    return list(names)
+
+
+def class_names(file: BetonFile) -> list[str]:
+    """Names of the classes, after checking that every label is that of one; numbers where there are no names."""
+    if file.labels is None:
+        return file.classes or []
+    wrong = file.wrong_labels()
+    if len(wrong):
+        raise UserError(file.label_error(wrong[0]), "write the dataset again")
+    return file.classes or [str(c) for c in range(int(file.labels.max()) + 1)]

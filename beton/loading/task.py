@@ -1,0 +1,103 @@
+"""What a pipeline is told, and which samples that means: the same for every pipeline."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from beton import system
+from beton.errors import UserError
+from beton.loading import orders
+from beton.rng import sample_keys
+
+if TYPE_CHECKING:
+    import torch
+
+# Pages that are mixed at a time when a .beton is not held in memory: FFCV's 2 * batch_size.
+_WINDOW_PER_BATCH = 2
+
+
+@dataclass(frozen=True)
+class Task:
+    """All that a pipeline is told.
+
+    `dataset`: path of a .beton or of a folder with one folder for each class. `batch_size`: of this rank.
+    `stages`: pipelines as text, by the name of the field, e.g. {"image": "rrc(224)|flip|normalize"}.
+    `workers`: threads or processes. `dtype`: torch dtype of normalised images, None for float32. `shuffle`,
+    `drop_last`: for training. `in_memory`: the data set fits into memory (else it is read nearly in sequence).
+    `repeats`: repeated augmentation, so many different views of a sample in an epoch that is as long as
+    before (orders.py). `on_error`: what happens to a damaged sample (damage.py). `verify`: compare each sample
+    with its checksum. `columns`: the fields that a batch has, in its order; None for all that the file has.
+    """
+
+    dataset: str
+    batch_size: int
+    workers: int
+    stages: Mapping[str, str | None] = field(default_factory=dict)
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    device: str = "cpu"
+    dtype: torch.dtype | None = None
+    shuffle: bool = True
+    drop_last: bool = True
+    in_memory: bool = True
+    repeats: int = 1
+    on_error: str = "raise"
+    verify: bool = False
+    columns: tuple[str, ...] | None = ("image", "label")
+
+    @property
+    def float_dtype(self) -> Any:
+        """The torch dtype of normalised images."""
+        import torch
+
+        return torch.float32 if self.dtype is None else self.dtype
+
+    def order(
+        self, num_samples: int, epoch: int, pages: np.ndarray | None = None, drop_last: bool | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """What is read in an epoch: this rank's samples (int64) in their order, and their random keys (uint64).
+
+        `pages` (int64, one a sample) is where each lies in its file, for data sets that are not held in memory.
+        """
+        order = np.arange(num_samples)
+        if self.shuffle and (self.in_memory or pages is None):
+            order = orders.random_order(num_samples, self.seed, epoch)
+        elif self.shuffle:
+            order = orders.quasi_random_order(pages, _WINDOW_PER_BATCH * self.batch_size, self.seed, epoch)
+        views = order  # sample + num_samples * number of the view
+        if self.repeats > 1:
+            views = orders.repeated(order, self.repeats)[: orders.repeated_length(num_samples, self.world_size)]
+        drop_last = self.drop_last if drop_last is None else drop_last
+        share = orders.rank_share(views, self.batch_size, self.rank, self.world_size, drop_last)
+        return share % num_samples, sample_keys(self.seed, epoch, share)
+
+    def batches(self, num_samples: int) -> int:
+        """Batches of this rank in an epoch; raises UserError when there are none."""
+        length = num_samples if self.repeats == 1 else orders.repeated_length(num_samples, self.world_size)
+        share = len(range(self.rank, length, self.world_size))
+        batches = -(-share // self.batch_size)
+        if self.drop_last:
+            batches = length // (self.batch_size * self.world_size)
+        if not batches:
+            raise UserError(
+                f"{self.dataset} has {num_samples} samples, too few for one batch of {self.batch_size} "
+                f"on each of {self.world_size} ranks",
+                "make `batch_size` smaller",
+            )
+        return batches
+
+    @property
+    def usable_workers(self) -> int:
+        """`workers`, but no more than there are cores for this process."""
+        return max(1, min(self.workers, system.cores()))
+
+    def describe_workers(self, kind: str) -> str:
+        """E.g. "2 threads (not 12: there are no more cores)", for the log."""
+        workers = self.usable_workers
+        clamped = f" (not {self.workers}: there are no more cores)" if workers < self.workers else ""
+        return f"{workers} {kind}{clamped}"

@@ -1,0 +1,3 @@
+"""ffcv-imagenet's name for a folder of class folders."""
+
+from beton.sources.imagefolder import SOURCE  # noqa: F401

@@ -1,0 +1,137 @@
+"""What a stage of a pipeline is: one base class for each kind, in the order in which they may stand.
+
+A stage is one file in this folder with two faces: the JIT operation that the loader runs, and the reference
+transform that other pipelines use and that the tests compare it with. The file names its class STAGE.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+
+class Stage:
+    """A stage; its arguments are those of the constructor.
+
+    `stage_index` is its position in the pipeline, set by the parser. Random numbers come from
+    beton.rng.uniform(key, self.stage_index, n), where the `keys` (uint64, one a sample) are given.
+    """
+
+    stage_index = 0
+
+    def reference(self) -> Callable:
+        """The transform of torchvision or timm (PIL image or tensor) that the JIT operation must agree with.
+
+        Import torchvision within: it takes seconds, and the loader does without it.
+        """
+        raise NotImplementedError
+
+
+class Crop(Stage):
+    """Cuts a rectangle out of each photo and resizes it to `height` x `width` pixels. Exactly one, and first."""
+
+    height: int
+    width: int
+
+    def boxes(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """Rectangles (int64, n x 4: top, left, height, width) of photos of these sizes (int64, n)."""
+        raise NotImplementedError
+
+    def windows(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """How the boxes are resized: int64, n x 5, (rows, columns, top, left, filter).
+
+        A box is resized to rows x columns by a filter of beton.stages.filters. The image is the window of
+        `height` x `width` pixels of that which begins at (top, left); what it shows beyond the edges is mirrored.
+        """
+        raise NotImplementedError
+
+
+class Pixels(Stage):
+    """Changes images in place. Any number of them, after the crop."""
+
+    def apply(self, images: np.ndarray, keys: np.ndarray) -> None:
+        """Change images (uint8, n x H x W x 3) in place."""
+        raise NotImplementedError
+
+
+class Mirror(Pixels):
+    """Mirrors images left-right and does nothing else: directly behind the crop it becomes a part of that."""
+
+    def mirrors(self, keys: np.ndarray) -> np.ndarray:
+        """Which images are mirrored (bool, n)."""
+        raise NotImplementedError
+
+    def apply(self, images: np.ndarray, keys: np.ndarray) -> None:
+        """Mirror images (uint8, n x H x W x 3) in place."""
+        chosen = self.mirrors(keys)
+        images[chosen] = images[chosen, :, ::-1]
+
+
+class Normalize(Stage):
+    """Turns pixels into floats: pixel * scale + shift for each channel. At most one.
+
+    `scale_shift` (float32, 6) are the three scales and the three shifts.
+    """
+
+    scale_shift: np.ndarray
+
+    def apply(self, images: np.ndarray, target: np.ndarray, dtype: Any) -> None:
+        """Write images (uint8, n x H x W x 3) into target: float32, or the bits (uint16) of a 16-bit torch dtype."""
+        raise NotImplementedError
+
+    def on_device(self, images: Any, dtype: Any) -> Any:
+        """The same for a tensor (uint8, N x 3 x H x W, channels_last) that is on its device already."""
+        raise NotImplementedError
+
+    def on_device_by(self, dtype: Any) -> str:
+        """What on_device runs on a GPU, for the log."""
+        return "torch"
+
+
+class Float(Stage):
+    """Changes normalised images in place. Any number of them, after the stage that normalises."""
+
+    def apply(self, numbers: np.ndarray, keys: np.ndarray, dtype: Any) -> None:
+        """Change numbers (n x H x W x 3; float32, or the bits, uint16, of a 16-bit torch dtype) in place."""
+        raise NotImplementedError
+
+
+KINDS = (Crop, Pixels, Normalize, Float)  # in the order in which they may stand
+
+
+def kind_of(stage: Stage) -> type[Stage]:
+    """Which of KINDS a stage is."""
+    return next(kind for kind in KINDS if isinstance(stage, kind))
+
+
+def check_size(size: int | tuple[int, int]) -> tuple[int, int]:
+    """Height and width in pixels of `size`, a number for both or a pair; raises ValueError."""
+    sides = (size, size) if isinstance(size, int) else size
+    if not isinstance(sides, (tuple, list)) or len(sides) != 2:
+        raise ValueError(f"size={size!r} is neither a whole number of pixels nor (height, width)")
+    for side in sides:
+        check_number("size", side, 1, 16384, whole=True)
+    return tuple(sides)
+
+
+def check_number(name: str, value, low: float, high: float, whole: bool = False) -> None:
+    """Raise ValueError unless `value` is a number (not a bool) from `low` to `high`."""
+    kinds = int if whole else (int, float)
+    if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
+        raise ValueError(f"{name}={value!r} is not {'a whole number' if whole else 'a number'} from {low} to {high}")
+
+
+def check_choice(name: str, value, choices) -> None:
+    """Raise ValueError unless `value` is one of `choices`."""
+    if value not in tuple(choices):
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(choices)}")
+
+
+def check_range(name: str, value, low: float, high: float) -> None:
+    """Raise ValueError unless `value` is a pair of numbers, in order, between `low` and `high`."""
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ValueError(f"{name}={value!r} is not a pair (low, high)")
+    for number in value:
+        check_number(name, number, low, high)
+    if value[0] > value[1]:
+        raise ValueError(f"{name}={value!r} is not in order")

@@ -1,0 +1,98 @@
+"""What an operating system or a Python may lack; each function here works without it.
+
+Linux has all of it. macOS has no CPU affinity; Windows has neither that nor file locks, positioned reads, advice about
+mapped memory, or descriptors of folders; Python 3.10 has no hashlib.file_digest. Only Linux is tested.
+"""
+
+import hashlib
+import mmap
+import os
+import signal
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+try:
+    import fcntl
+except ImportError:
+    fcntl = None
+
+_seeking = threading.Lock()
+
+
+def cores() -> int:
+    """CPU cores that this process may use, at least 1."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def lock(file: IO) -> bool:
+    """Lock an open file against other processes until it is closed; False where another one holds it.
+
+    True, without a lock, on systems that have none.
+    """
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def read_at(file: IO, size: int, offset: int) -> bytes:
+    """At most `size` bytes of an open file from byte `offset` on, fewer at its end; from any thread.
+
+    Raises OSError. The file's own position may change.
+    """
+    if hasattr(os, "pread"):
+        return os.pread(file.fileno(), size, offset)
+    with _seeking:
+        os.lseek(file.fileno(), offset, os.SEEK_SET)
+        return os.read(file.fileno(), size)
+
+
+def advise_willneed(mapped: mmap.mmap, start: int, length: int) -> None:
+    """Ask the system to read bytes start ... start + length - 1 of a mapped file now; does nothing where it cannot."""
+    if not hasattr(mapped, "madvise") or not hasattr(mmap, "MADV_WILLNEED"):
+        return
+    first = start // mmap.PAGESIZE * mmap.PAGESIZE
+    mapped.madvise(mmap.MADV_WILLNEED, first, start + length - first)
+
+
+def open_to_read(path: str | Path) -> int:
+    """A descriptor of a file's bytes; never waits, though the path be a pipe without a writer. Raises OSError."""
+    return os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+
+
+def open_to_update(path: str | Path) -> IO[bytes]:
+    """Open a file to read and write, made if it is missing and not truncated if it is there. Raises OSError."""
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "rb+")
+
+
+def sync_folder(folder: str | Path) -> None:
+    """Have the names of renamed files on the disk, so that a power cut does not undo them; where a system can."""
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):  # some file systems cannot
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sha256(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal. Raises OSError."""
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(1 << 20))
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(buffer):
+            digest.update(buffer[:count])
+    return digest.hexdigest()
+
+
+def signals(*names: str) -> tuple[signal.Signals, ...]:
+    """Those of the named signals that this system has, e.g. signals("SIGTERM", "SIGHUP")."""
+    return tuple(getattr(signal, name) for name in names if hasattr(signal, name))

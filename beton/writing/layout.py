@@ -1,0 +1,126 @@
+"""Where the payloads and tables of a .beton lie while it is written."""
+
+import os
+import zlib
+from typing import IO
+
+import numpy as np
+
+from beton.errors import UserError
+from beton.format.fields.base import Encoded, Field
+from beton.format.records import ALLOCATION, DESCRIPTOR, HEADER, LARGEST_PAGE, VERSION, metadata_record
+
+_ALIGNMENT = 64  # bytes
+
+
+class Layout:
+    """Places samples one after the other, right behind the tables; the payloads of none cross a page, so that FFCV can
+    read page by page. Pages grow to the next power of two when a sample does not fit in one: what lies within a
+    small page lies within the large page around it too.
+
+    `records[name]` (one a sample), `sizes[name]` and `passed[name]` (of payloads: bytes; whether it is as the source
+    gave it), `crc32s` (of each sample's payloads) have room for all samples; the first `count` are placed. `notes`:
+    what was noted of single samples.
+    """
+
+    def __init__(self, file: IO[bytes], fields: dict[str, Field], capacity: int, page_size: int):
+        self._file, self.page_size, self.fields, self.notes = file, page_size, fields, {}
+        self._metadata = np.zeros(capacity, metadata_record([field.record for field in fields.values()]))
+        self.records = {name: self._metadata[f"f{i}"] for i, name in enumerate(fields)}
+        self._stored = [name for name, field in fields.items() if field.pointer]
+        self.sizes = {name: np.zeros(capacity, np.int64) for name in self._stored}
+        self.passed = {name: np.zeros(capacity, bool) for name in self._stored}
+        self.crc32s = np.zeros(capacity, "<u4")
+        self.count = self.index_crc32 = 0
+        head = HEADER.itemsize + len(fields) * DESCRIPTOR.itemsize + self._metadata.nbytes
+        self._at = self._start = -(-head // _ALIGNMENT) * _ALIGNMENT
+
+    def place(self, encoded: list[Encoded], crc32: int, name: str, sample: int | None = None) -> list:
+        """Append a sample, or replace the payloads of `sample`; `name` is for the error that it is too large.
+
+        Returns the step for the journal. The payloads outlive the process, should that die now.
+        """
+        payloads = [e.payload for e in encoded if e.payload is not None]
+        size = sum(payload.nbytes for payload in payloads)
+        if size > LARGEST_PAGE:
+            what = f"{name} takes {size} bytes, more than the largest page of {LARGEST_PAGE}"
+            raise UserError(what, "set `max_resolution`, or write_mode='jpg'")
+        self._file.seek(self._address(size))
+        for payload in payloads:
+            self._file.write(payload)
+        self._file.flush()
+        sample = self.count if sample is None else sample
+        values = [[list(e.values), 0 if e.payload is None else e.payload.nbytes, e.passed, e.note] for e in encoded]
+        step = [sample, crc32, values]
+        self._enter(step)
+        return step
+
+    def take_over(self, step: list) -> bool:
+        """Enter a sample that an earlier process has placed; False if its payloads do not lie there whole."""
+        _, crc32, values = step
+        size = _size(values)
+        self._file.seek(self._address(size))
+        if zlib.crc32(self._file.read(size)) != crc32:
+            return False
+        self._enter(step)
+        return True
+
+    def _address(self, size: int) -> int:
+        while size > self.page_size:
+            self.page_size *= 2
+        left = self.page_size - self._at % self.page_size
+        return self._at + (left if size > left else 0)
+
+    def _enter(self, step: list) -> None:
+        sample, self.crc32s[step[0]], values = step
+        self._at = self._address(_size(values))
+        self.notes.pop(sample, None)
+        for (name, field), (given, size, passed, note) in zip(self.fields.items(), values, strict=True):
+            if note:
+                self.notes[sample] = note
+            if field.pointer is None:
+                self.records[name][sample] = given[0] if len(given) == 1 else tuple(given)
+                continue
+            self.records[name][sample] = (*given, self._at)
+            self.sizes[name][sample], self.passed[name][sample] = size, passed
+            self._at += size
+        self.count = max(self.count, sample + 1)
+
+    def truncate(self) -> None:
+        """Drop all that lies in the file but the payloads entered."""
+        self._file.truncate(self._at if self.count else 0)
+        if self.count:  # the tables may have been begun
+            self._file.seek(0)
+            self._file.write(np.zeros(self._start, np.uint8))
+
+    def finish(self) -> None:
+        """Write the tables around the payloads."""
+        metadata = self._metadata[: self.count]
+        descriptors = np.zeros(len(self.fields), DESCRIPTOR)
+        for i, (name, type_id) in enumerate(self.type_ids.items()):
+            descriptors[i]["type_id"] = type_id
+            descriptors[i]["name"][: len(name)] = np.frombuffer(name.encode(), np.uint8)
+        header = np.array((VERSION, len(descriptors), self.page_size, self.count, self._at), HEADER)
+        table = np.zeros((self.count, len(self._stored)), ALLOCATION)
+        table["sample_id"] = np.arange(self.count)[:, None]
+        for column, name in enumerate(self._stored):
+            table[:, column]["ptr"] = self.records[name][self.fields[name].pointer][: self.count]
+            table[:, column]["size"] = self.sizes[name][: self.count]
+        head = header.tobytes() + descriptors.tobytes() + metadata.tobytes()
+        self.index_crc32 = zlib.crc32(table.tobytes(), zlib.crc32(head))
+        self._file.seek(self._at)
+        self._file.write(table.tobytes())
+        self._file.seek(0)
+        self._file.write(head)
+        self._file.flush()
+        os.fsync(self._file.fileno())
+
+    @property
+    def type_ids(self) -> dict[str, int]:
+        """The number of each field's type, which may depend on what was stored."""
+        return {name: field.type_id(self.records[name][: self.count]) for name, field in self.fields.items()}
+
+
+def _size(values: list) -> int:
+    """Bytes of all payloads of a journal's step."""
+    return sum(size for _, size, *_ in values)

@@ -1,1 +1,0 @@
-"""The stages, one file each; pipelines/stages.py says what such a file holds."""

@@ -1,0 +1,175 @@
+"""The standard loader: a photo folder through Pillow, torchvision transforms and a DataLoader.
+
+As PyTorch's ImageNet example does it, with what its documentation recommends: worker processes that
+stay from epoch to epoch, and pinned memory for a GPU. Given a .beton's order and seeds, so that the
+same epoch holds the same photos in the same order.
+"""
+
+import multiprocessing
+import os
+import random
+import signal
+import threading
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from beton.errors import DamagedSample, UserError
+from beton.format.photo_files import UNREADABLE, to_rgb
+from beton.loading.base import Pipeline
+from beton.loading.damage import POLICIES, SKIP, SUBSTITUTE, no_substitute, read_substitute
+from beton.sources.imagefolder import open_source
+from beton.stages.base import Normalize
+from beton.stages.parse import parse
+
+_TO_DO = "correct or remove the photo, or set `on_error`='substitute'"
+
+
+class _Photos(Dataset):
+    """(image, label, damaged) of photo `index` with the augmentations that its key stands for.
+
+    `damaged`: nothing, or (index, why) if it cannot be read. Then the image is that of a `substitute`, or None where
+    none can be read either. Not an exception: the parent would get it with the worker's traceback.
+    """
+
+    def __init__(self, folder: str, transform, substitute: bool):
+        self.source, self.transform, self.substitute = open_source(folder, "train"), transform, substitute
+
+    def _read(self, index: int):
+        data, label = self.source.read(index)
+        return to_rgb(data), label
+
+    def __getitem__(self, index_and_key: tuple[int, int]):
+        index, key = index_and_key
+        found, damaged = None, []
+        try:
+            found = index, self._read(index)
+        except UNREADABLE as error:
+            damaged.append((index, str(error)))
+            if self.substitute:
+                found = read_substitute(self._read, key, len(self.source), UNREADABLE)
+        if found is None:
+            return None, 0, damaged
+        index, (image, label) = found
+        # In a worker process: its global generators are nobody else's. timm draws from Python's
+        torch.manual_seed(key >> 1)
+        random.seed(key >> 1)
+        try:
+            return self.transform(image), label, damaged
+        except Exception as error:
+            raise RuntimeError(f"a stage failed ({error!r}) on {self.source.name(index)}") from error
+
+
+class _Order:
+    """A sampler of (index, key); `rest` are those of the epoch that is about to be read."""
+
+    def __init__(self, length: int):
+        self._length, self.rest = length, []
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.rest)
+
+    def __len__(self) -> int:
+        return self._length
+
+
+def _collate(samples: list):
+    """Stack images into shared memory, in channels_last, without a further copy: (images, labels, damaged).
+
+    `damaged`: (index, why, whether another photo is in its place).
+    """
+    damaged = [(*photo, image is not None) for image, _, photos in samples for photo in photos]
+    images = [image for image, _, _ in samples if image is not None]
+    labels = torch.tensor([label for image, label, _ in samples if image is not None])
+    if not images:
+        return None, labels, damaged
+    channels, height, width = images[0].shape
+    count = len(images) * images[0].numel()
+    storage = images[0].untyped_storage()._new_shared(count * images[0].element_size())
+    batch = torch.empty(0, dtype=images[0].dtype).set_(storage, 0, (len(images), height, width, channels))
+    batch = batch.permute(0, 3, 1, 2)
+    return torch.stack(images, out=batch), labels, damaged
+
+
+def _obey_only_the_parent(worker: int) -> None:
+    """Leave signals to the parent.
+
+    A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes. Without its workers the parent could not
+    finish its step and write a checkpoint; it ends them itself.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    threading.Thread(target=_end_when_the_parent_says, daemon=True).start()
+
+
+def _end_when_the_parent_says() -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != multiprocessing.parent_process().pid:
+        pass
+    os._exit(0)
+
+
+class Torch(Pipeline):
+    """torch's DataLoader."""
+
+    needs = {"torchvision": "torchvision"}
+    reads = "photos"
+    on_error = POLICIES
+    worker_kind = "processes"
+
+    def open(self) -> None:
+        """Open a photo folder; raises UserError when the folder or the task cannot be used."""
+        from torchvision.transforms import Compose, ConvertImageDtype, PILToTensor
+
+        task = self.task
+        if task.on_error == SKIP and task.drop_last:
+            raise UserError("the pipeline 'torch' cannot fill up a batch", "set `on_error`='substitute', or 'raise'")
+        stages = parse(task.stages["image"])
+        transforms = [stage.reference() for stage in stages]
+        if not any(isinstance(stage, Normalize) for stage in stages):
+            transforms.append(PILToTensor())
+        elif not self.on_gpu:
+            transforms.append(ConvertImageDtype(task.float_dtype))  # on a GPU, after the copy
+        photos = _Photos(task.dataset, Compose(transforms), task.on_error == SUBSTITUTE)
+        self._source, self.num_samples, self.classes = photos.source, len(photos.source), photos.source.classes
+        self._order = _Order(len(self.order(0)[0]))
+        self._loader = DataLoader(
+            photos,
+            batch_size=task.batch_size,
+            sampler=self._order,
+            num_workers=task.usable_workers,
+            drop_last=task.drop_last,
+            collate_fn=_collate,
+            pin_memory=self.on_gpu,
+            persistent_workers=True,
+            worker_init_fn=_obey_only_the_parent,
+            generator=torch.Generator(),  # or it would draw from the caller's
+        )
+
+    def read(self, epoch: int, samples: np.ndarray, keys: np.ndarray, start: int) -> Iterator[tuple]:
+        """The batches of an epoch from batch `start` on."""
+        rest = slice(start * self.task.batch_size, None)
+        self._order.rest = list(zip(samples[rest].tolist(), keys[rest].tolist(), strict=True))
+        for images, labels, damaged in self._loader:
+            for index, why, replaced in damaged:
+                self._note(index, why, replaced)
+            if images is not None:
+                yield images, labels
+
+    def _note(self, index: int, why: str, replaced: bool) -> None:
+        name = self._source.name(index)
+        if self.task.on_error == SUBSTITUTE and not replaced:
+            raise no_substitute(name, self.task.dataset)
+        self.damaged(DamagedSample(self.task.dataset, index, name, why, _TO_DO), replaced)
+
+    def release(self) -> None:
+        """End the worker processes."""
+        iterator = self._loader._iterator
+        if iterator is not None:
+            iterator._shutdown_workers()
+            self._loader._iterator = None
+
+
+PIPELINE = Torch
