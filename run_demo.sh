@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From photos to a trained ResNet-18 and a report, with the FFCV loader and with the standard one.
+# From photos to a trained ResNet-18 and a report, with our loader, the standard one and, if installed, stock FFCV.
 #
 #     ./run_demo.sh                                  # on photos that it makes itself
 #     ./run_demo.sh --data FOLDER --out runs/mine    # on FOLDER/train/<class>/ and FOLDER/val/<class>/
@@ -39,16 +39,19 @@ out=$(cd "$out" && pwd)
 if [ -z "$data" ]; then
     data=$out/photos
     config=${config:-$here/rn_configs/demo.yaml} side=${side:-500} load_size=160
-    (cd "$here" && "$python" -m pipelines.sources.generated "$data" --workers "$workers")
+    (cd "$here" && "$python" -m beton.sources.generated "$data" --workers "$workers")
 fi
 config=${config:-$here/rn_configs/clothing_16_epochs.yaml} side=${side:-256} load_size=${load_size:-128}
 
+loaders=beton,torch
+if "$python" -c 'import sys, importlib.util as u; sys.exit(u.find_spec("ffcv") is None)'; then loaders+=,ffcv; fi
+
 IMAGENET_DIR=$data WRITE_DIR=$out/betons PYTHON=$python "$here/write_imagenet.sh" "$side" 1.0 90 \
     --cfg.num_workers="$workers"
-"$python" "$here/profile_loaders.py" --profile.protocol=load,train --profile.loaders=ffcv,torch \
+"$python" "$here/profile_loaders.py" --profile.protocol=load,train --profile.loaders="$loaders" \
     --profile.photos="$data/train" --profile.val_photos="$data/val" \
     --profile.dataset="$out/betons/train_${side}_1.0_90.beton" \
     --profile.val_dataset="$out/betons/val_${side}_1.0_90.beton" \
     --profile.stages="rrc($load_size)|flip|normalize" --profile.num_workers="$workers" \
     --profile.rounds="$rounds" --profile.config="$config" ${epochs:+--profile.epochs="$epochs"} \
-    --profile.title="FFCV and the standard loader side by side" --profile.out="$out/report"
+    --profile.title="Image loaders side by side" --profile.out="$out/report"

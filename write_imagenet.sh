@@ -4,8 +4,8 @@
 #     IMAGENET_DIR=... WRITE_DIR=... ./write_imagenet.sh MAX_RESOLUTION JPEG_RATIO JPEG_QUALITY [--cfg.name=value ...]
 #
 # e.g. `./write_imagenet.sh 500 0.50 90` writes train_500_0.50_90.beton and val_500_0.50_90.beton.
-# Further arguments go to write_dataset.py: --cfg.resume=1 goes on after a kill and leaves a beton that is complete as it
-# is. PYTHON names another interpreter than .venv's.
+# Further arguments go to write_dataset.py: --cfg.resume=1 resumes after a kill and skips a complete beton. PYTHON names
+# another interpreter than .venv's.
 set -euo pipefail
 
 fail() { echo "error: $1" >&2; exit 2; }

@@ -11,9 +11,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import runtime.start  # noqa: F401  checks the set-up; must come before torch
+from runtime import preflight
 
-# isort: split
+preflight.check()
+
 import json
 import math
 import os
@@ -22,31 +23,34 @@ import signal
 import subprocess
 import tempfile
 from dataclasses import dataclass
-from types import SimpleNamespace
 
 import numpy as np
 from fastargs import Config, Param, Section
 
-import profile_loaders
 from benchmarks.update_readme import against_table
-from pipelines import beton, decode
-from pipelines.errors import UserError
-from pipelines.sources.imagefolder import open_source
-from runtime import env, report
+from beton.errors import UserError
+from beton.files import publish
+from beton.format.card import card_path, read_card
+from beton.format.file import BetonFile
+from beton.format.photo_files import to_rgb
+from beton.sources import open_source
+from runtime import machine
 from runtime.config import FLOAT, INT, PATH, STR, between, parse, run
-from runtime.sections import WORKERS
+from runtime.outputs import check_file, make_folder
+from runtime.profiling.rounds import ROOT, measure_load
+from runtime.profiling.runs import spread
+from runtime.training.sections import WORKERS
 
-ROOT = Path(__file__).resolve().parent.parent
 _MAX_RESOLUTION, _QUALITY, _BATCH, _LARGE_BATCH = 500, 90, 128, 512
 _COMPARED_PHOTOS = 200
 _MAX_PSNR = 99.0  # of equal pixels
 _LEFT_OUT = [
     "The page cache is warm: a first epoch is read before the clock starts. Cold disks and networks are not measured.",
-    "FFCV's batches are views of buffers that it writes over; those of this toolkit stay as they are while held.",
-    "The seconds of this toolkit's writer hold the check sum, the card and fsync; FFCV's writer has none of them.",
-    "With passthrough the file holds JPEGs of the folder as they are (`passed_through` of them), of whatever quality.",
-    "First batch: from opening the loader on, its imports included, those of Python and torch not. FFCV compiles in "
-    "every process; this toolkit's compiled code is on disk, from the first round on.",
+    "FFCV's batches are views of buffers that it writes over; those of this toolkit stay unchanged while held.",
+    "The seconds of this toolkit's writer include the checksum, the card and fsync; FFCV's writer has none of them.",
+    "With passthrough the file holds JPEGs of the folder unchanged (`passed_through` of them), of whatever quality.",
+    "First batch: from opening the loader on, including its imports but not those of Python and torch. FFCV compiles "
+    "in every process; this toolkit caches compiled code on disk, from the first round on.",
     "Memory: above what the process had before; pages of mapped files are not counted.",
     "CPU time of the writers and GPUs are not measured.",
 ]
@@ -54,7 +58,7 @@ _LEFT_OUT = [
 
 @dataclass(frozen=True)
 class Load:
-    """A loader on one of the files (or on the photos), measured by runtime.measure."""
+    """A loader on one of the files (or on the photos), measured by runtime.profiling.measure."""
 
     loader: str
     file: str
@@ -74,7 +78,7 @@ class Write:
 
 @dataclass(frozen=True)
 class Stored:
-    """What a file is like: bytes a pixel, and (`fidelity`) how near its photos are to the raw ones."""
+    """Properties of a file: bytes a pixel, and (`fidelity`) the PSNR of its photos against the raw ones."""
 
     file: str
     fidelity: bool = False
@@ -107,13 +111,13 @@ _RRC, _RRC_160, _CENTER = "rrc(224)|flip|normalize", "rrc(160)|flip|normalize", 
 
 def _pair(name: str, what: str, file: str, stages: str, goal: float) -> Row:
     """Both loaders on one file."""
-    return Row(name, what, "images_per_second", Load("ffcv", file, stages), Load("ffcv_stock", file, stages), goal)
+    return Row(name, what, "images_per_second", Load("beton", file, stages), Load("ffcv", file, stages), goal)
 
 
-_OURS, _THEIRS = Load("ffcv", "jpg", _RRC), Load("ffcv_stock", "jpg", _RRC)
-_BLOCKS = Load("ffcv", "blocks", _RRC)
-_LARGE = [Load(loader, "jpg", _RRC, _LARGE_BATCH) for loader in ("ffcv", "ffcv_stock")]
-_AS_THEY_ARE = Write("here", "jpg", None, passthrough=True), Write("stock", "jpg", None)
+_OURS, _THEIRS = Load("beton", "jpg", _RRC), Load("ffcv", "jpg", _RRC)
+_BLOCKS = Load("beton", "blocks", _RRC)
+_LARGE = [Load(loader, "jpg", _RRC, _LARGE_BATCH) for loader in ("beton", "ffcv")]
+_UNCHANGED = Write("here", "jpg", None, passthrough=True), Write("stock", "jpg", None)
 ROWS = [
     _pair("stock_jpg", "JPEG q90 written by stock FFCV: rrc 224, float32", "stock_jpg", _RRC, 2.3),
     _pair("jpg", "JPEG q90 written here (restart markers): rrc 224, float32", "jpg", _RRC, 2.8),
@@ -123,7 +127,7 @@ ROWS = [
     _pair("raw_160", "raw: rrc 160, float32", "stock_raw", _RRC_160, 4),
     Row("blocks_jpg", "blocks, FFCV on JPEG q90: rrc 224, float32", "images_per_second", _BLOCKS, _THEIRS, 6.5),
     Row("blocks_raw", "blocks, FFCV on raw: rrc 224, float32", "images_per_second", _BLOCKS,
-        Load("ffcv_stock", "stock_raw", _RRC), 3.2),
+        Load("ffcv", "stock_raw", _RRC), 3.2),
     Row("torch", "JPEG q90 written here, the standard loader on the photos instead of FFCV: rrc 224, float32",
         "images_per_second", _OURS, Load("torch", "photos", _RRC)),
     Row("blocks_bytes", "blocks, against raw: bytes a pixel", "bytes_per_pixel", Stored("blocks"),
@@ -134,7 +138,7 @@ ROWS = [
         Stored("jpg"), Stored("stock_jpg")),
     Row("write", "writing JPEG q90 of at most 500 px", "images_per_second", _FILES["jpg"], _FILES["stock_jpg"], 1.3),
     Row("write_passthrough", "writing JPEG q90 of any size (no cfg.max_resolution), here with passthrough",
-        "images_per_second", *_AS_THEY_ARE, 4),
+        "images_per_second", *_UNCHANGED, 4),
     Row("first_batch", "first batch in a fresh process: JPEG q90, rrc 224, float32", "first_batch_seconds", _OURS,
         _THEIRS, 2, at_least=False, goal_of="ours", from_second_round=True),
     Row("memory", "peak memory: JPEG q90, rrc 224, float32, batches of 512", "peak_memory_bytes", *_LARGE, 0.5,
@@ -148,7 +152,7 @@ def declare() -> Config:
     Section("bench", "what to measure, and where", config_descriptor=config).params(
         photos=Param(PATH, "photo folder (one folder for each class)", required=True),
         out=Param(PATH, "the JSON to write", required=True),
-        work=Param(PATH, "folder for the files that are compared; they stay there. null: a temporary one"),
+        work=Param(PATH, "folder for the files that are compared, which stay there. null: a temporary one"),
         rounds=Param(between(INT, 1, 1000), "measurements of each side of a row", default=5),
         seconds=Param(between(FLOAT, 0, 3600), "time a loader at least so long (whole epochs)", default=3),
         workers=Param(WORKERS, "threads or processes of loaders and writers", default=2),
@@ -161,23 +165,23 @@ def main(argv: list[str]) -> None:
     """Write the files, measure, write the JSON, print the table."""
     bench = parse(declare(), argv).bench
     rows = chosen(bench.only)
-    photos, out = open_source(bench.photos, "train"), Path(bench.out)
-    report.check_file(out)
+    photos, out = open_source("imagefolder", bench.photos, "train"), Path(bench.out)
+    check_file(out)
     with tempfile.TemporaryDirectory(prefix="against_ffcv_") as temporary:
         work = Path(bench.work or temporary)
-        report.make_folder(work)
+        make_folder(work)
         work = work.resolve()
         comparison = Comparison(bench, work, len(photos))
         comparison.measure(rows)
-        told = {
+        results = {
             "title": "Stock FFCV 1.0.2 and this toolkit on the same photos",
-            "machine": {**env.machine(), "versions": env.versions()},
+            "machine": {**machine.facts(), "versions": machine.versions()},
             "settings": {**comparison.settings(), "photos": len(photos), "classes": len(photos.classes)},
             "rows": [result(row, comparison.figures, comparison.failed) for row in rows],
             "left_out": _LEFT_OUT,
         }
-    beton.publish(out, json.dumps(told, indent=2) + "\n")
-    print(against_table(told["rows"]))
+    publish(out, json.dumps(results, indent=2) + "\n")
+    print(against_table(results["rows"]))
     print(f"=> {out}")
 
 
@@ -192,7 +196,7 @@ def chosen(only: str | None) -> list[Row]:
 
 
 class Comparison:
-    """Measures what rows ask for: `figures` has one dict a round for each side, `failed` why there is none."""
+    """Measures the sides of rows: `figures` has one dict a round for each side, `failed` why there is none."""
 
     def __init__(self, bench, work: Path, count: int):
         self.bench, self.work, self.count = bench, work, count
@@ -202,22 +206,21 @@ class Comparison:
 
     def settings(self) -> dict:
         """What the figures depend on; no paths."""
-        bench = self.bench
-        told = {"rounds": bench.rounds, "seconds": bench.seconds, "workers": bench.workers, "batch_size": _BATCH}
-        return {**told, "max_resolution": _MAX_RESOLUTION, "jpeg_quality": _QUALITY}
+        given = {name: getattr(self.bench, name) for name in ("rounds", "seconds", "workers")}
+        return {**given, "batch_size": _BATCH, "max_resolution": _MAX_RESOLUTION, "jpeg_quality": _QUALITY}
 
     def measure(self, rows: list[Row]) -> None:
         """Write the files that the rows need, then measure in rounds."""
         sides = [side for row in rows for side in (row.ours, row.theirs)]
         needed = {side.file for side in sides if not isinstance(side, Write)}
         if any(isinstance(side, Stored) and side.fidelity for side in sides):
-            needed.add("stock_raw")  # what the others are compared with
+            needed.add("stock_raw")  # the reference
         for name in _FILES:
             if name in needed:
                 print(f"=> writing {name}", flush=True)
                 self._try(name, lambda name=name: self.write(_FILES[name], self.path(name)))
         for number in range(self.bench.rounds):
-            os.sync()  # writing back what was written would disturb the first measurements
+            os.sync()  # else writing back would disturb the first measurements
             self._round(rows, number)
 
     def _round(self, rows: list[Row], number: int) -> None:
@@ -235,18 +238,17 @@ class Comparison:
                     self.figures.setdefault(side, []).append(figures)
 
     def _try(self, key, function):
-        """The function's result; where it raises UserError, None, and what is wrong goes to `failed`."""
+        """The function's result, or None when it raises UserError, whose text goes to `failed`."""
         try:
             return function()
         except UserError as error:
-            reason = str(error).rpartition("; ")[0]
-            reason = reason.replace(str(self.work), "bench.work").replace(str(self.photos), "bench.photos")
+            reason = error.what.replace(str(self.work), "bench.work").replace(str(self.photos), "bench.photos")
             self.failed[key] = reason
             print(f"=> not measured: {reason}", flush=True)
             return None
 
     def path(self, file: str) -> Path:
-        """Where a file lies; raises UserError when it could not be written."""
+        """The path of a file; raises UserError when it could not be written."""
         if file in self.failed:
             raise UserError(self.failed[file], f"so there is no file '{file}'")
         return self.photos if file == "photos" else self.work / f"{file}.beton"
@@ -262,25 +264,26 @@ class Comparison:
                 return {"images_per_second": self.count / written["seconds"], **written}
             finally:
                 path.unlink(missing_ok=True)
-                beton.card_path(path).unlink(missing_ok=True)
+                card_path(path).unlink(missing_ok=True)
                 os.sync()
         path = self.path(side.file)
-        told = {"stages": side.stages, "batch_size": side.batch_size, "num_workers": self.bench.workers}
-        told |= {"photos": str(path), "dataset": str(path), "in_memory": True, "seconds": self.bench.seconds}
-        return profile_loaders.measure_load(side.loader, SimpleNamespace(**told), number, self.work)
+        task = {"dataset": str(path), "stages": {"image": side.stages}, "batch_size": side.batch_size}
+        task |= {"workers": self.bench.workers, "seed": number}
+        return measure_load(side.loader, task, self.bench.seconds)
 
     def write(self, side: Write, path: Path) -> dict:
-        """Write the photos to `path`; returns at least the `seconds` that it took without the process's start."""
+        """Write the photos to `path`; returns at least the `seconds` that it took without starting the process."""
         return (write_here if side.writer == "here" else write_stock)(self, side, path)
 
     def stored(self, side: Stored) -> dict:
         """Bytes a pixel of a file and, if asked for, the PSNR of its photos."""
-        index = beton.read_index(self.path(side.file))
-        image = index.metadata["image"]
-        pixels = (image["height"].astype(np.int64) * image["width"]).sum()
-        found = {"bytes_per_pixel": float(index.sizes.sum() / pixels)}
-        if side.fidelity:
-            found["psnr"] = fidelity(index, beton.read_index(self.path("stock_raw")))
+        with BetonFile(self.path(side.file)) as file:
+            image = file.columns["image"]
+            pixels = (image.records["height"].astype(np.int64) * image.records["width"]).sum()
+            found = {"bytes_per_pixel": float(image.sizes.sum() / pixels)}
+            if side.fidelity:
+                with BetonFile(self.path("stock_raw")) as raw:
+                    found["psnr"] = fidelity(file, raw)
         return found
 
 
@@ -298,14 +301,14 @@ def write_here(comparison: Comparison, side: Write, path: Path) -> dict:
     if done.returncode:
         why = done.stderr.strip().splitlines()[-1:] or [f"write_dataset.py failed with status {done.returncode}"]
         raise UserError(why[0].removeprefix("error: ").partition("; ")[0], "see write_dataset.py")
-    return {key: value for key, value in beton.read_card(path).items() if key in ("seconds", "passed_through")}
+    return {key: value for key, value in read_card(card_path(path)).items() if key in ("seconds", "passed_through")}
 
 
 def write_stock(comparison: Comparison, side: Write, path: Path) -> dict:
-    """Stock FFCV's writer in a process group of its own, with a time limit: it hangs where something fails."""
+    """Stock FFCV's writer in a process group of its own and with a time limit: it hangs when something fails."""
     limit = 60 + 0.5 * comparison.count
-    settings = [side.max_resolution or 0, _QUALITY, comparison.bench.workers]
-    command = [sys.executable, "benchmarks/stock_writer.py", comparison.photos, path, side.mode, *settings]
+    numbers = [side.max_resolution or 0, _QUALITY, comparison.bench.workers]
+    command = [sys.executable, "benchmarks/stock_writer.py", comparison.photos, path, side.mode, *numbers]
     child = subprocess.Popen(
         list(map(str, command)), cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
@@ -324,26 +327,16 @@ def write_stock(comparison: Comparison, side: Write, path: Path) -> dict:
     return json.loads(out.splitlines()[-1])
 
 
-def fidelity(index: beton.Index, raw: beton.Index) -> dict:
+def fidelity(file: BetonFile, raw: BetonFile) -> dict:
     """PSNR in dB of up to 200 photos of a file against the same ones of a raw file: median, min, max, n."""
-    chosen = np.unique(np.linspace(0, raw.num_samples - 1, _COMPARED_PHOTOS).astype(np.int64))
-    return profile_loaders.spread([psnr(pixels(index, sample), pixels(raw, sample)) for sample in chosen])
+    chosen = np.unique(np.linspace(0, len(raw) - 1, _COMPARED_PHOTOS).astype(np.int64)).tolist()
+    return spread([psnr(pixels(file, sample), pixels(raw, sample)) for sample in chosen])
 
 
-def pixels(index: beton.Index, sample: int) -> np.ndarray:
-    """A stored photo (uint8, H x W x 3), by a decoder that is not ours where there is one."""
-    photo = index.metadata["image"][sample]
-    height, width = int(photo["height"]), int(photo["width"])
-    with open(index.path, "rb") as file:
-        file.seek(int(photo["data_ptr"]))
-        payload = file.read(int(index.sizes[sample]))
-    if photo["mode"] == beton.JPEG:
-        return np.asarray(decode.to_rgb(payload))
-    if photo["mode"] == beton.RAW:
-        return np.frombuffer(payload, np.uint8).reshape(height, width, 3)
-    from pipelines import kernels  # here, for without the library all other rows can be measured
-
-    return kernels.decode(np.frombuffer(payload, np.uint8), int(photo["mode"]), height, width)
+def pixels(file: BetonFile, sample: int) -> np.ndarray:
+    """A stored photo (uint8, H x W x 3); JPEGs are decoded by Pillow, not by our kernels."""
+    payload = file.payload(sample, "image")
+    return np.asarray(to_rgb(payload)) if payload.startswith(b"\xff\xd8\xff") else file[sample].image
 
 
 def psnr(found: np.ndarray, original: np.ndarray) -> float:
@@ -354,28 +347,28 @@ def psnr(found: np.ndarray, original: np.ndarray) -> float:
 
 def result(row: Row, figures: dict, failed: dict) -> dict:
     """A row of the JSON from the figures of all rounds."""
-    told = {"name": row.name, "what": row.what, "quantity": row.quantity}
+    found = {"name": row.name, "what": row.what, "quantity": row.quantity}
     if row.goal is not None:
-        told["goal"] = {"of": row.goal_of, "at_least" if row.at_least else "at_most": row.goal}
+        found["goal"] = {"of": row.goal_of, "at_least" if row.at_least else "at_most": row.goal}
     reasons = [failed[side] for side in (row.ours, row.theirs) if side in failed]
     if reasons:
-        return {**told, "not_measured": reasons[0]}
+        return {**found, "not_measured": reasons[0]}
     for whose, side in (("ours", row.ours), ("theirs", row.theirs)):
         rounds = figures[side]
         if row.from_second_round:
             rounds = rounds[1:] or rounds
         values = [figure[row.quantity] for figure in rounds]
-        told[whose] = values[0] if isinstance(values[0], dict) else profile_loaders.spread(values)
+        found[whose] = values[0] if isinstance(values[0], dict) else spread(values)
         cpu = [f["cpu_seconds_per_image"] for f in rounds if "cpu_seconds_per_image" in f]
-        told[f"{whose}_cpu_seconds_per_image"] = profile_loaders.spread(cpu)["median"] if cpu else None
+        found[f"{whose}_cpu_seconds_per_image"] = spread(cpu)["median"] if cpu else None
     if isinstance(row.ours, Write) and row.ours.passthrough:
-        told["passed_through"] = figures[row.ours][0]["passed_through"]
-    ours, theirs = told["ours"]["median"], told["theirs"]["median"]
-    told |= {"ratio": ours / theirs, "difference": ours - theirs}
+        found["passed_through"] = figures[row.ours][0]["passed_through"]
+    ours, theirs = found["ours"]["median"], found["theirs"]["median"]
+    found |= {"ratio": ours / theirs, "difference": ours - theirs}
     if row.goal is not None:
-        value = ours if row.goal_of == "ours" else told[row.goal_of]
-        told["met"] = value >= row.goal if row.at_least else value <= row.goal
-    return told
+        value = ours if row.goal_of == "ours" else found[row.goal_of]
+        found["met"] = value >= row.goal if row.at_least else value <= row.goal
+    return found
 
 
 if __name__ == "__main__":

@@ -2,39 +2,37 @@
 
     python benchmarks/block_formats.py --bench.photos=FOLDER --bench.out=FILE.json
 
-The photos of the folder (bench.count of them, spread evenly) are shrunk to at most 500 px and stored as JPEG, as blocks
-(pipelines/kernels/blocks.h), and in formats that were considered, of which there are only models in NumPy, without
+The photos of the folder (bench.count of them, spread evenly) are downscaled to at most 500 px and stored as JPEG, as
+blocks (beton/kernels/blocks.h), and in formats that were considered, of which there are only models in NumPy, without
 a speed. A fixed format has blocks of the same number of bits an index everywhere; "luma 4x8:4" is 4 rows, 8 columns,
 4 bits. In a variable format blocks have as many bits as they need and the photo as a whole has a given size. PSNR is
-that of RGB against the photo, colour interpolated as libjpeg does, also after halving both. Means over the photos;
-"worse" is the share of photos with a lower PSNR than as JPEG of quality 90. Times are CPU time of one thread, the least
-of many; to decode JPEG is to decode all of it to RGB, to decode blocks is to get the YCbCr planes of all of it, or of
-300 x 340 px.
+that of RGB against the photo, colour interpolated as in libjpeg, also after halving both. Means over the photos;
+"worse" is the share of photos with a lower PSNR than as JPEG of quality 90. Times are CPU time of one thread to encode,
+to decode all of a photo to RGB, and to crop 300 x 340 px; the least of many, calls from Python included.
 """
 
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import runtime.start  # noqa: F401  checks the set-up; must come before torch
+from runtime import preflight
 
-# isort: split
-import ctypes
+preflight.check()
+
 import json
 import os
-import subprocess
-import tempfile
 import time
 
 import cv2
 import numpy as np
 from fastargs import Config, Param, Section
 
-from pipelines.errors import UserError
-from runtime import report
+from beton import kernels
+from beton.errors import UserError
+from beton.format.modes.blocks import MODE as BLOCKS
 from runtime.config import INT, PATH, between, parse, run
+from runtime.outputs import check_file
 
-ROOT = Path(__file__).resolve().parent.parent
 FIXED = {  # rows, columns, bits of luma and of colour
     "luma 4x4:3, colour 4x4:3": ((4, 4, 3), (4, 4, 3)),
     "luma 8x8:4, colour 8x8:4": ((8, 8, 4), (8, 8, 4)),
@@ -76,7 +74,7 @@ def upsample(plane):
     return plane
 
 
-def cut(plane, high, wide):
+def split(plane, high, wide):
     """The blocks, one a row, padded with the edge."""
     padded = np.pad(plane, ((0, -plane.shape[0] % high), (0, -plane.shape[1] % wide)), "edge")
     rows, columns = padded.shape[0] // high, padded.shape[1] // wide
@@ -114,7 +112,7 @@ def fixed(planes, luma, colour):
     """Decoded planes and bytes."""
     out, size = [], 0.0
     for plane, (high, wide, bits) in zip(planes, (luma, colour, colour), strict=True):
-        blocks = cut(plane, high, wide)
+        blocks = split(plane, high, wide)
         out.append(join(coded(blocks, np.full(len(blocks), LAST[bits])), high, wide, plane.shape))
         size += len(blocks) * (2 + high * wide * bits / 8)
     return out, size
@@ -122,7 +120,7 @@ def fixed(planes, luma, colour):
 
 def variable(planes, shape, size):
     """Decoded planes and bytes (two and a half a block, and indices) when the blocks share `size` bytes."""
-    parts = [cut(plane, *shape) for plane in planes]
+    parts = [split(plane, *shape) for plane in planes]
     blocks = np.concatenate(parts)
     span = np.ptp(blocks, 1)[:, None]
     errors = np.where(span > LAST, ERRORS * (span**2 - LAST**2), 0)
@@ -148,43 +146,6 @@ def best_ms(work, seconds=0.05):
     return min(times) / 1e6
 
 
-class Blocks:
-    """The kernels."""
-
-    def __init__(self, folder):
-        sources = [ROOT / "tests" / "blocks_for_tests.cpp", *(ROOT / "pipelines" / "kernels").glob("blocks_*.cpp")]
-        flags = ["-O3", "-std=c++17", "-fPIC", "-shared", "-ffp-contract=off"]
-        try:
-            subprocess.run(["g++", *flags, *sources, "-o", Path(folder) / "blocks.so"], check=True)
-        except FileNotFoundError:
-            raise UserError("there is no g++", "install it, e.g. with ./setup.sh") from None
-        self.lib = ctypes.CDLL(str(Path(folder) / "blocks.so"))
-        number, pointer = ctypes.c_int64, ctypes.c_void_p
-        self.lib.size_of.argtypes, self.lib.size_of.restype = [number, number], number
-        self.lib.encode.argtypes = [pointer, number, number, pointer]
-        self.lib.open_scratch.restype = pointer
-        self.lib.decode.argtypes = [pointer, number, number, number, pointer, pointer, pointer]
-        self.scratch, self.fields = self.lib.open_scratch(), np.zeros(32, np.int64)
-
-    def encoder(self, rgb):
-        """A payload to fill and the function that does it."""
-        payload = np.zeros(self.lib.size_of(*rgb.shape[:2]), np.uint8)
-        arguments = rgb.ctypes.data, *rgb.shape[:2], payload.ctypes.data
-        return payload, lambda: self.lib.encode(*arguments)
-
-    def decoder(self, payload, height, width, part):
-        part = np.array(part, np.int64)
-        addresses = part.ctypes.data, self.scratch, self.fields.ctypes.data
-        arguments = payload.ctypes.data, payload.size, height, width, *addresses
-        return lambda part=part: self.lib.decode(*arguments)
-
-    def planes(self):
-        """What was decoded last."""
-        for step, _, _, rows, columns, *_, address in self.fields[2:].reshape(3, 10).tolist():
-            memory = np.ctypeslib.as_array((ctypes.c_uint8 * (step * rows)).from_address(address))
-            yield memory.reshape(rows, step)[:, :columns].astype(float)
-
-
 def psnr(a, b):
     return 10 * np.log10(255**2 / max(1e-9, np.mean((a.astype(float) - b) ** 2)))
 
@@ -193,7 +154,7 @@ def half(rgb):
     return cv2.resize(rgb.astype(np.float32), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
 
 
-def measure(rgb, blocks):
+def measure(rgb):
     """For each format: bytes a pixel, PSNR, PSNR after halving, and encode, decode and crop ms where known."""
     height, width = rgb.shape[:2]
     bgr, rows = np.ascontiguousarray(rgb[:, :, ::-1]), {}
@@ -209,12 +170,14 @@ def measure(rgb, blocks):
         decode = best_ms(lambda jpeg=jpeg: cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB))
         add(f"JPEG q{quality}", cv2.imdecode(jpeg, cv2.IMREAD_COLOR_RGB), jpeg.size, encode, decode)
 
-    payload, encode = blocks.encoder(rgb)
-    encode_ms = best_ms(encode)
+    payload = kernels.encode_blocks(rgb)
+    encode_ms = best_ms(lambda: kernels.encode_blocks(rgb))
+    decode_ms = best_ms(lambda: kernels.decode(payload, BLOCKS.code, height, width))
     high, wide = min(300, height), min(340, width)
-    crop_ms = best_ms(blocks.decoder(payload, height, width, ((height - high) // 2, (width - wide) // 2, high, wide)))
-    decode_ms = best_ms(blocks.decoder(payload, height, width, (0, 0, height, width)))
-    add("blocks (chosen)", rgb_of(list(blocks.planes())), payload.size, encode_ms, decode_ms, crop_ms)
+    box, window = ((height - high) // 2, (width - wide) // 2, high, wide), (high, wide, 0, 0, 2)
+    crop_ms = best_ms(lambda: kernels.crop(payload, BLOCKS.code, (height, width), box, window, (high, wide)))
+    decoded = kernels.decode(payload, BLOCKS.code, height, width)
+    add("blocks (chosen)", decoded, payload.size, encode_ms, decode_ms, crop_ms)
 
     planes = planes_of(rgb)
     add("4:2:0 alone, not coded", rgb_of(planes), 1.5 * height * width)
@@ -251,16 +214,14 @@ def declare() -> Config:
 
 def main(argv):
     bench = parse(declare(), argv).bench
-    report.check_file(Path(bench.out))
+    check_file(Path(bench.out))
     cv2.setNumThreads(1)
     found = Path(bench.photos).rglob("*") if os.path.isdir(bench.photos) else []
     paths = sorted(p for p in found if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
     if not paths:
         raise UserError(f"there are no photos in {bench.photos}", "give a folder of .jpg or .png files")
     paths = [paths[int(i)] for i in np.linspace(0, len(paths) - 1, min(bench.count, len(paths)))]
-    with tempfile.TemporaryDirectory() as folder:
-        blocks = Blocks(folder)
-        measured = [measure(photo(path), blocks) for path in paths]
+    measured = [measure(photo(path)) for path in paths]
 
     table, names = [], ("bytes_per_pixel", "psnr", "psnr_half", "encode_ms", "decode_ms", "crop_ms")
     lines = ["| format | bytes a pixel | PSNR | half | lowest | worse | half | encode ms | decode ms | crop ms |"]

@@ -10,9 +10,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-import runtime.start  # noqa: F401  checks the set-up; must come before torch
+from runtime import preflight
 
-# isort: split
+preflight.check("timm", "torchmetrics", "torchvision")
+
 import json
 import os
 import statistics
@@ -22,14 +23,15 @@ from concurrent.futures import ThreadPoolExecutor
 
 from fastargs import Config, Param, Section
 
-import profile_loaders
-from pipelines.errors import UserError
-from pipelines.sources.imagefolder import open_source
-from runtime import env, report
+import train_imagenet
+from beton.errors import UserError
+from beton.sources import open_source
+from runtime import machine
 from runtime.config import INT, PATH, between, parse, read_files, run
-from runtime.sections import EPOCHS
+from runtime.outputs import check_file, make_folder
+from runtime.profiling.rounds import ROOT
+from runtime.training.sections import EPOCHS
 
-ROOT = Path(__file__).resolve().parent.parent
 _MODES = ("jpg", "raw", "blocks")
 
 
@@ -53,13 +55,13 @@ def declare() -> Config:
 def main(argv: list[str]) -> None:
     """Write the betons, train, write the JSON."""
     bench = parse(declare(), argv).bench
-    read_files(profile_loaders.trainer_config("train_imagenet.py"), [bench.recipe])
-    report.check_file(Path(bench.out))
+    read_files(train_imagenet.declare(), [bench.recipe])
+    check_file(Path(bench.out))
     for split in ("train", "val"):
-        open_source(f"{bench.photos}/{split}", split)
+        open_source("imagefolder", f"{bench.photos}/{split}", split)
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(bench.work or temporary)
-        report.make_folder(work)
+        make_folder(work)
         for mode in _MODES:
             for split in ("train", "val"):
                 write(bench, work, mode, split)
@@ -72,9 +74,9 @@ def main(argv: list[str]) -> None:
         values = [top_1 for (of, _), top_1 in zip(tasks, found, strict=True) if of == mode]
         top_1 = {"mean": statistics.mean(values), "min": min(values), "max": max(values), "n": len(values)}
         top_1 |= {"std": statistics.stdev(values) if len(values) > 1 else None, "values": values}
-        rows.append({"loader": f"ffcv, {mode}", "top_1": top_1})
-    told = {name: getattr(bench, name) for name in ("recipe", "epochs", "resolution", "max_resolution", "seeds")}
-    facts = {"machine": env.machine(), "versions": env.versions(), "settings": told, "rows": rows}
+        rows.append({"loader": f"beton, {mode}", "top_1": top_1})
+    settings = {name: getattr(bench, name) for name in ("recipe", "epochs", "resolution", "max_resolution", "seeds")}
+    facts = {"machine": machine.facts(), "versions": machine.versions(), "settings": settings, "rows": rows}
     Path(bench.out).write_text(json.dumps(facts, indent=1) + "\n")
     print(f"=> {bench.out}")
 
@@ -83,11 +85,11 @@ def write(bench, work: Path, mode: str, split: str) -> None:
     """One .beton, unless it is there already."""
     if (work / f"{mode}_{split}.beton").exists():
         return
-    told = {
+    cfg = {
         "data_dir": f"{bench.photos}/{split}", "split": split, "write_path": work / f"{mode}_{split}.beton",
         "write_mode": mode, "max_resolution": bench.max_resolution, "num_workers": 2,
     }  # fmt: skip
-    call("write_dataset.py", [f"--cfg.{name}={value}" for name, value in told.items()])
+    call("write_dataset.py", [f"--cfg.{name}={value}" for name, value in cfg.items()])
 
 
 def train(bench, work: Path, mode: str, seed: int) -> float:

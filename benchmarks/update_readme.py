@@ -1,12 +1,13 @@
 """Fill the tables of README.md from the measured JSON files and from the heads of the recipes.
 
-    python benchmarks/update_readme.py [--check]     # --check: only say whether it is up to date
+    python benchmarks/update_readme.py [--check]     # --check: only report whether it is up to date
 
 A table stands between one of these lines and `<!-- end -->`:
     <!-- rows FILE.json -->        the rows of a report
     <!-- accuracy FILE.json -->    their accuracies only
     <!-- against FILE.json -->     the comparison with stock FFCV
     <!-- soak FILE.json -->        memory, threads and files over a long run
+    <!-- matrix FILE.json -->     what tests/matrix.sh has tried
     <!-- recipes -->               the recipes of ImageNet
 """
 
@@ -16,13 +17,13 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from pipelines.errors import UserError
+from beton.errors import UserError
 from runtime.config import run
-from runtime.plots import number
-from runtime.report import markdown_table
+from runtime.profiling.plots import number
+from runtime.profiling.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
-_BLOCK = re.compile(r"(<!-- ((?:rows|accuracy|against|soak) \S+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
+_BLOCK = re.compile(r"(<!-- ((?:rows|accuracy|against|soak|matrix) \S+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEAD = re.compile(r"# (ResNet-\d+), (\d+) epochs\. .*: (\.\d+) top-1, (\.\d+) top-5, ([\d.]+) minutes on (.*?)[,;]")
 
 
@@ -48,8 +49,16 @@ def accuracy_table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def matrix_table(rows: list[dict]) -> str:
+    """Each Python with the oldest and the newest packages."""
+    hidden = ("status", "bounds", "seconds")
+    names = [name for name in rows[0] if name not in hidden]
+    lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
+    return "\n".join(lines + [f"| {' | '.join(str(row[name]) for name in names)} |" for row in rows])
+
+
 def soak_table(facts: dict) -> str:
-    """What benchmarks/soak.py has seen."""
+    """The result of benchmarks/soak.py."""
     about = f"{facts['settings']['minutes']:g} minutes, {facts['loaders']} loaders, {facts['epochs']} epochs"
     lines = [f"| {about}, {facts['images']} images | first | second | third | last |", "|---|---:|---:|---:|---:|"]
     for name, values in facts["quarters"].items():
@@ -59,7 +68,7 @@ def soak_table(facts: dict) -> str:
     return "\n".join(lines)
 
 
-# Of the quantities that are compared: unit in the table, and how many of it the JSON's unit has.
+# Quantity -> its unit in the table, and the factor from the unit in the JSON
 _UNITS = {
     "images_per_second": ("images/s", 1),
     "first_batch_seconds": ("s", 1),
@@ -70,21 +79,21 @@ _UNITS = {
 
 
 def against_table(rows: list[dict]) -> str:
-    """Each row of benchmarks/against_ffcv.py: both sides, what came out and what was the goal."""
+    """Each row of benchmarks/against_ffcv.py: both sides, their ratio, and the goal."""
     lines = ["| | here: median [min-max] n | stock FFCV 1.0.2 | here / FFCV | goal | CPU ms/image, here / FFCV |"]
     lines.append("|---|---:|---:|---:|---|---:|")
     for row in rows:
         cells = ["-"] * 3
         if "not_measured" not in row:
             ratio = f"{row['difference']:+.1f} dB" if row["quantity"] == "psnr" else f"{row['ratio']:.2f}"
-            cells = [_side(row, "ours"), _side(row, "theirs"), ratio]
+            cells = [_figure(row, "ours"), _figure(row, "theirs"), ratio]
         cpu = [row.get(f"{whose}_cpu_seconds_per_image") for whose in ("ours", "theirs")]
         times = "-" if None in cpu else " / ".join(number(1e3 * seconds) for seconds in cpu)
         lines.append(f"| {' | '.join([row['what'], *cells, _goal(row), times])} |")
     return "\n".join(lines)
 
 
-def _side(row: dict, whose: str) -> str:
+def _figure(row: dict, whose: str) -> str:
     """E.g. "3512 [3401-3600] images/s n=5"."""
     unit, scale = _UNITS[row["quantity"]]
     middle, low, high = (scale * row[whose][key] for key in ("median", "min", "max"))
@@ -105,7 +114,7 @@ def _goal(row: dict) -> str:
 
 
 def filled(text: str) -> str:
-    """README's text with every table made anew."""
+    """README's text with every table updated."""
 
     def table(match: re.Match) -> str:
         what = match[2]
@@ -115,11 +124,13 @@ def filled(text: str) -> str:
             body = accuracy_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
         elif what.startswith("against"):
             body = against_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
+        elif what.startswith("matrix"):
+            body = matrix_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
         elif what.startswith("soak"):
             body = soak_table(json.loads((ROOT / what.split()[1]).read_text()))
         else:
             report = json.loads((ROOT / what.split()[1]).read_text())
-            # While loading, the ceiling is to do nothing: a number without a meaning
+            # While loading, the ceiling is to do nothing: a number without meaning
             rows = [r for r in report["rows"] if (r["protocol"], r["loader"]) != ("load", "cached")]
             body = markdown_table(rows).strip()
         return f"{match[1]}\n{body}\n\n{match[3]}"

@@ -1,18 +1,19 @@
 """The strict edge over fastargs: sections and parameters are declared with it, collected here.
 
 fastargs alone exits 0 on an invalid value, drops misspelt YAML keys, reads `False` as true and lets the
-environment beat the command line. Here the command line beats the config files, those beat the defaults,
-the environment is never read, and whatever is not understood is an error of one line.
+environment override the command line. Here the command line overrides config files, those override the defaults,
+the environment is never read, and anything that is not understood is an error of one line.
 """
 
 import difflib
 import json
 import math
+import re
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
+from types import MappingProxyType, SimpleNamespace
 from typing import Any
 
 import yaml
@@ -21,10 +22,10 @@ from fastargs.exceptions import ValidationError
 from fastargs.validation import And, Checker, Or
 from terminaltables import AsciiTable
 
-from pipelines.errors import UserError
+from beton.errors import UserError
 
 DEFAULT, COMMAND_LINE = "default", "command line"
-_SHOWN = 100  # letters of each end of a long value in an error
+_SHOWN = 100  # characters shown of each end of a long value
 
 
 class Bool(Checker):
@@ -65,7 +66,7 @@ def _float(value: int | float | str) -> float:
 
 
 def _text(value: int | float | str) -> str:
-    str(value).encode()  # bytes of the command line that are no UTF-8 could be neither printed nor logged
+    str(value).encode()  # arguments that are not UTF-8 could be neither printed nor logged
     if "\0" in str(value):
         raise ValueError(value)
     return str(value)
@@ -73,7 +74,7 @@ def _text(value: int | float | str) -> str:
 
 def _path(value: int | float | str) -> str:
     path = _text(value)
-    # Longer ones no file system takes; and Path.exists() raises an OSError for them
+    # No file system accepts longer ones, and Path.exists() raises an OSError for them
     if not path or len(path.encode()) > 2000 or max(len(name.encode()) for name in path.split("/")) > 255:
         raise ValueError(value)
     return path
@@ -85,11 +86,11 @@ def _paths(value: int | float | str) -> str:
     return str(value)
 
 
-# A boolean is none of the first three. 16.0 and '1e3' are ints, 1.5 is not; nan and inf are no floats;
-# a number is a string too, as in logging.name: 12355.
+# The first three reject booleans. INT accepts 16.0 and '1e3' but not 1.5; FLOAT rejects nan and inf; STR
+# accepts numbers, as in logging.name: 12355.
 INT, FLOAT, STR, BOOL = _Rule(_int, "an int"), _Rule(_float, "a float"), _Rule(_text, "a string"), Bool()
-PATH, PATHS = _Rule(_path, "a path"), _Rule(_paths, "paths with commas between")
-# fastargs' own take 1.5 for an int and any text for true, so ours stand in for them wherever they occur.
+PATH, PATHS = _Rule(_path, "a path"), _Rule(_paths, "paths separated by commas")
+# fastargs' own accept 1.5 as an int and any text as true; these replace them wherever they occur.
 _STRICT = {validation.Int: INT, validation.Float: FLOAT, validation.Str: STR, validation.Bool: BOOL}
 
 
@@ -101,7 +102,7 @@ def _strict(checker: Checker) -> Checker:
 
 
 def between(checker: Checker, low: float, high: float) -> Checker:
-    """`between(FLOAT, 0, 1)`: a float between 0 and 1, both included. Every number of a script has such bounds."""
+    """`between(FLOAT, 0, 1)`: a float from 0 to 1, bounds included. Every number of a script has bounds."""
     checker = _strict(checker)
 
     def convert(value):
@@ -114,13 +115,13 @@ def between(checker: Checker, low: float, high: float) -> Checker:
 
 
 def one_of(*values: Any) -> Checker:
-    """`one_of('sgd', 'adamw')`: one of these, told by their text and returned as declared here."""
+    """`one_of('sgd', 'adamw')`: one of these values, matched by their text and returned as declared."""
     texts = {str(value): value for value in values}
     return _Rule(lambda value: texts[str(value)], ("one of " if len(texts) > 1 else "") + ", ".join(texts))
 
 
 class Settings:
-    """What a script was told: `settings.data.workers`, None where nothing is set and there is no default.
+    """The parameters of a script: `settings.data.workers`; None where neither a value nor a default is given.
 
     `origin` maps 'data.workers' to 'default', to the path of a config file, or to 'command line'.
     """
@@ -141,10 +142,10 @@ class Settings:
 
 
 def parse(config: Config, argv: Sequence[str]) -> Settings:
-    """The settings that `argv` and the config files named in it give to the sections of `config`.
+    """Parse `argv`, and the config files that it names, into the settings of the sections of `config`.
 
-    Raises UserError for whatever the user has to mend, and SystemExit(0) after printing --help.
-    fastargs' `enable_if` and `is_flag` are not looked at.
+    Raises UserError for every mistake of the user, and SystemExit(0) after printing --help. fastargs' `enable_if` and
+    `is_flag` are ignored.
     """
     if "--help" in argv or "-h" in argv:
         print(_help(config), flush=True)
@@ -155,7 +156,7 @@ def parse(config: Config, argv: Sequence[str]) -> Settings:
     layers = [(file, _flatten(_read(file), file, params)) for file in files]
     for source, found in [*layers, (COMMAND_LINE, given)]:
         raw |= found
-        # null means: back to the default
+        # null restores the default
         origin |= {key: DEFAULT if value is None else source for key, value in found.items()}
     values = {key: _value(key, param, raw[key], origin[key]) for key, param in params.items()}
     missing = ", ".join(key for key, param in params.items() if param.required and values[key] is None)
@@ -165,28 +166,41 @@ def parse(config: Config, argv: Sequence[str]) -> Settings:
 
 
 def read_files(config: Config, files: Sequence[str]) -> None:
-    """Raise UserError where one of these config files is not good for `config`; what they do not set may be missing."""
+    """Raise UserError when one of these config files is invalid for `config`. Required parameters may be missing."""
     params = {".".join(path): param for path, param in config.entries.items()}
     for file in files:
         for key, value in _flatten(_read(file), file, params).items():
             _value(key, params[key], value, file)
 
 
-def run(main: Callable[[list[str]], None]) -> None:
-    """The outermost edge of every script: `main(sys.argv[1:])`, and what the user can mend as one line."""
+def run(main: Callable[[list[str]], None], names: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Call `main(sys.argv[1:])`; a UserError becomes one line on stderr and exit status 2.
+
+    `names` maps the arguments that messages of the library name to the parameters of the script, e.g.
+    {"on_error": "data.on_error"}.
+    """
     try:
         main(sys.argv[1:])
     except UserError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr)
+        print(f"error: {one_line(error, names)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         sys.exit(130)
 
 
-def one_line(error: UserError) -> str:
-    """Its text; what comes from outside may hold line breaks, and torch's messages colours."""
-    return _printable(" ".join(str(error).splitlines()))
+def one_line(message: Exception | str, names: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A message on one printable line; text from elsewhere may hold line breaks, and torch's messages colours.
+
+    The library writes "set `on_error`='skip'"; with `names` (see run) this becomes "set data.on_error=skip".
+    """
+
+    def parameter(match: re.Match) -> str:
+        name, value = match.groups()
+        return names.get(name, name) + ("" if value is None else f"={value}")
+
+    text = " ".join(str(message).splitlines())
+    return _printable(re.sub(r"`(\w+)`(?:='([^']*)')?", parameter, text))
 
 
 def _printable(text: str) -> str:
@@ -201,7 +215,7 @@ def _value(key: str, param: Param, raw: Any, origin: str) -> Any:
     try:
         return Param(checker).validate(value)
     except ValidationError:
-        if origin == DEFAULT:  # a mistake in the script, not of its user
+        if origin == DEFAULT:  # a mistake of the script, not of its user
             raise ValueError(f"the default of {key}, {value!r}, is not {checker.help()}") from None
     where = "" if origin == COMMAND_LINE else f" (in {origin})"
     raise _error(f"{key}={_shown(value)} is not {checker.help()}{where}", f"give {checker.help()}")
@@ -220,7 +234,7 @@ def _command_line(argv: Sequence[str], known: Collection[str]) -> tuple[list[str
             hint = _hint(option.lstrip("-"), [*known, "config-file", "help"], "--")
             raise _error(f"unknown option '{_shown(option)}'", hint)
         if not equals:
-            # One dash may begin a negative number, two never begin a value that stands apart.
+            # A separate value may begin with one dash (a negative number), never with two.
             if not words or words[0].startswith("--") or words[0].partition("=")[0] == "-C":
                 raise _error(f"{option} needs a value", f"write {option}=VALUE")
             value = words.pop(0)
@@ -232,14 +246,14 @@ def _command_line(argv: Sequence[str], known: Collection[str]) -> tuple[list[str
 
 
 class _TextLoader(yaml.SafeLoader):
-    """YAML whose numbers stay as they were written, so that a file and the command line mean the same.
+    """YAML whose numbers stay text, so that a file and the command line mean the same.
 
-    PyYAML takes 5e-5 for a text, 12:30 for 750, 010 for 8 and 1.10 for 1.1: what a parameter is, its
-    checker knows better. Of the booleans only true and false are such; on, off, yes, no stay texts.
+    PyYAML reads 5e-5 as text, 12:30 as 750, 010 as 8 and 1.10 as 1.1; the checker of each parameter converts
+    instead. Only true and false are booleans; on, off, yes and no stay text.
     """
 
     def compose_mapping_node(self, anchor):
-        # PyYAML keeps the last of two equal keys: a section written twice would lose its first half.
+        # PyYAML keeps only the last of two equal keys: a section written twice would lose its first half.
         node = super().compose_mapping_node(anchor)
         names = [key.value for key, _ in node.value]
         for at, (key, _) in enumerate(node.value):
@@ -265,9 +279,9 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read(file: str) -> dict:
-    """The mapping in a config file, its numbers as texts."""
+    """The mapping in a config file, its numbers as text."""
     suffix = Path(file).suffix.lower()
-    if suffix not in (".yaml", ".yml", ".json"):  # not read to find out: it may be a dataset of 100 GB
+    if suffix not in (".yaml", ".yml", ".json"):  # not opened: it may be a dataset of 100 GB
         raise _error(f"config file '{_shown(file)}' is not a .yaml, .yml or .json file", "give one that is")
     try:
         text = Path(file).read_text(encoding="utf-8-sig")
@@ -281,7 +295,7 @@ def _read(file: str) -> dict:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         why = f"line {mark.line + 1}: {error.problem}" if mark else " ".join(str(error).split())
-        raise _error(f"config file '{file}' is not valid {suffix[1:]} ({why})", "mend it there") from error
+        raise _error(f"config file '{file}' is not valid {suffix[1:]} ({why})", "correct it") from error
     if not isinstance(content, dict | None):
         raise _error(f"config file '{file}' has no sections at its top level", "write section: {name: value}")
     return content or {}
@@ -314,20 +328,20 @@ def _hint(key: str, names: Sequence[str], dashes: str = "") -> str:
 
 
 def _error(what: str, to_do: str) -> UserError:
-    """Values and keys come from outside and may hold line breaks; the error stays one line."""
+    """A UserError on one line, although values and keys may hold line breaks."""
     return UserError(_printable(what), _printable(to_do))
 
 
 def _shown(value: Any) -> str:
-    """A value for an error, its middle left out where it is long."""
+    """A value for an error message; the middle of a long one is omitted."""
     text = str(value)
     return text if len(text) <= 2 * _SHOWN else f"{text[:_SHOWN]}...{text[-_SHOWN:]}"
 
 
 def _help(config: Config) -> str:
-    """A table for each section. fastargs' own would read sys.argv, the environment and the config files."""
+    """The text of --help: a table for each section. fastargs' own reads sys.argv, the environment and config files."""
     text = f"usage: {Path(sys.argv[0]).name} [--config-file FILE]... [--section.name=value]...\n\n"
-    text += "The command line beats the config files (.yaml, .yml, .json), and the last of those the first.\n"
+    text += "The command line overrides the config files (.yaml, .yml, .json), and a later file an earlier one.\n"
     for namespace, paths in config.sections_to_entries.items():
         rows = [["Name", "Default", "Constraint", "Description"]]
         for path in paths:

@@ -1,28 +1,30 @@
-"""Ranks: one process alone, processes that torchrun started, or processes started here."""
+"""Starts the ranks of a training: this process alone, one of torchrun's, or processes spawned here."""
 
 import contextlib
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from pipelines.errors import UserError
+from beton import system
+from beton.errors import UserError
 from runtime.config import one_line
 
-# What ends a run with a checkpoint (runtime/interrupt.py); whoever started ranks passes them on
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
+# Signals that end a run with a checkpoint (runtime/training/checkpoint_manager.py); a parent forwards them to its ranks
+SIGNALS = system.signals("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 _TORCHRUN = "start with torchrun, or unset RANK and WORLD_SIZE"
 
 
 @dataclass(frozen=True)
-class Place:
-    """Which of how many processes this is, and on which device it computes."""
+class Rank:
+    """One process of a run: number `rank` of `world_size`, computing on `device`."""
 
     rank: int
     world_size: int
@@ -30,32 +32,33 @@ class Place:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that logs and saves."""
+        """Whether this process logs and saves."""
         return self.rank == 0
 
 
-def run(function: Callable, settings) -> None:
-    """Call function(settings, place) in every process of the run.
+def run(function: Callable, settings, names: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Call function(settings, rank) in every process of the run.
 
-    Under torchrun this process is one of them already. With `training.distributed` the
-    `dist.world_size` processes are started here, as ffcv-imagenet does it; else there is one.
+    Under torchrun this process is one of them already. With `training.distributed`, `dist.world_size` processes are
+    started here, as in ffcv-imagenet; otherwise there is one. `names`: see runtime.config.run.
     """
+
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         rank, world_size = _from_torchrun("RANK"), _from_torchrun("WORLD_SIZE")
-        if rank >= world_size:  # the others would wait for it
+        if rank >= world_size:  # the other ranks would wait for it
             raise UserError(f"RANK={rank} is not below WORLD_SIZE={world_size}", _TORCHRUN)
         for name in ("MASTER_ADDR", "MASTER_PORT"):
             if name not in os.environ:
-                raise UserError(f"there is RANK in the environment but no {name}", _TORCHRUN)
+                raise UserError(f"the environment has RANK but no {name}", _TORCHRUN)
         local_rank = _from_torchrun("LOCAL_RANK") if "LOCAL_RANK" in os.environ else rank
         _run_rank(function, settings, rank, local_rank, world_size)
     elif settings.training.distributed and settings.dist.world_size > 1:
-        _spawn(function, settings)
+        _spawn(function, settings, names)
     else:
         if settings.data.gpu and not torch.cuda.is_available():
-            raise UserError(f"there is no GPU {settings.data.gpu}", "leave data.gpu out to train on the CPU")
-        with _enough_memory():
-            function(settings, Place(0, 1, _device(settings.data.gpu or 0)))
+            raise UserError(f"there is no GPU {settings.data.gpu}", "omit data.gpu to train on the CPU")
+        with _memory_errors():
+            function(settings, Rank(0, 1, _device(settings.data.gpu or 0)))
 
 
 def _from_torchrun(name: str) -> int:
@@ -65,86 +68,93 @@ def _from_torchrun(name: str) -> int:
     return int(value)
 
 
-def _spawn(function: Callable, settings) -> None:
+def _spawn(function: Callable, settings, names: Mapping[str, str]) -> None:
     world_size, address, port = settings.dist.world_size, settings.dist.address, settings.dist.port
-    if not address:  # bind takes it for all addresses
-        raise UserError("dist.address is empty", "give localhost, or the address of this machine")
-    if torch.cuda.is_available():
-        device, most = "GPU", torch.cuda.device_count()
-    else:  # two on one core are of use to see how it works
-        device, most = "core", max(2, os.cpu_count() or 1)
-    if world_size > most:
-        what = f"dist.world_size={world_size} is more than {most}, one for each {device}"
-        raise UserError(what, "give a smaller dist.world_size")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            address.encode("idna")
-            probe.bind((address, port))
-        except (OSError, UnicodeError) as error:  # the latter: a name that cannot be one of a host
-            reason = getattr(error, "strerror", None) or "no name of a host"
-            what = f"cannot use {address}:{port} ({reason})"
-            raise UserError(what, "give another dist.address or dist.port") from None
+    _check_world_size(world_size)
+    _check_address(address, port)
     os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
-    ranks = mp.spawn(_child, (function, settings, world_size), nprocs=world_size, join=False)
+    ranks = mp.spawn(_child, (function, settings, world_size, dict(names)), nprocs=world_size, join=False)
 
-    def pass_on(number: int, frame) -> None:
+    def forward(number: int, frame) -> None:
         for rank in ranks.processes:
             if rank.is_alive():
                 os.kill(rank.pid, number)
 
     for number in SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
-            signal.signal(number, pass_on)
+            signal.signal(number, forward)
     try:
         while not ranks.join():
             pass
     except mp.ProcessExitedException as error:
-        # The process has said why; as a shell does, 128 + the signal that ended it
+        # The process has printed why; a signal becomes 128 + its number, as in a shell
         code = error.exit_code
         sys.exit(code if code > 0 else 128 - code)
 
 
-def _child(rank: int, function: Callable, settings, world_size: int) -> None:
-    # As the scripts' outermost edge does it: a user error is one line
+def _check_world_size(world_size: int) -> None:
+    if torch.cuda.is_available():
+        device, most = "GPU", torch.cuda.device_count()
+    else:  # two processes on one core are useful to try it
+        device, most = "core", max(2, os.cpu_count() or 1)
+    if world_size > most:
+        what = f"dist.world_size={world_size} is more than {most}, one for each {device}"
+        raise UserError(what, "give a smaller dist.world_size")
+
+
+def _check_address(address: str, port: int) -> None:
+    if not address:  # bind would use all addresses
+        raise UserError("dist.address is empty", "give localhost, or the address of this machine")
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            address.encode("idna")
+            probe.bind((address, port))
+        except (OSError, UnicodeError) as error:  # UnicodeError: impossible as a host name
+            reason = getattr(error, "strerror", None) or "not a host name"
+            what = f"cannot use {address}:{port} ({reason})"
+            raise UserError(what, "give another dist.address or dist.port") from None
+
+
+def _child(rank: int, function: Callable, settings, world_size: int, names: Mapping[str, str]) -> None:
     try:
         _run_rank(function, settings, rank, rank, world_size)
-    except UserError as error:
-        print(f"error: {one_line(error)}", file=sys.stderr, flush=True)
+    except UserError as error:  # as in runtime.config.run
+        print(f"error: {one_line(error, names)}", file=sys.stderr, flush=True)
         os._exit(2)
 
 
 def _run_rank(function: Callable, settings, rank: int, local_rank: int, world_size: int) -> None:
     device = _device(local_rank)
     if device.type == "cpu":
-        # Processes on one machine share its cores
+        # The processes of one machine share its cores
         local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local))
-    # gloo for what the ranks tell each other between steps, so that a GPU need not be waited for
+        torch.set_num_threads(max(1, system.cores() // local))
+    # gloo for what the ranks exchange between steps, so that none waits for its GPU
     backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backends, rank=rank, world_size=world_size)
     try:
-        with _enough_memory():
-            function(settings, Place(rank, world_size, device))
+        with _memory_errors():
+            function(settings, Rank(rank, world_size, device))
     except RuntimeError as error:
         if "Connection closed by peer" not in str(error):
             raise
-        raise UserError("another rank has ended", "its own message says why") from error
+        raise UserError("another rank has ended", "see its own message") from error
     finally:
         dist.destroy_process_group()
 
 
 @contextlib.contextmanager
-def _enough_memory():
-    """What a GPU or the machine has not is the user's to mend."""
+def _memory_errors():
+    """Turns lack of memory, of the GPU or the machine, into a UserError."""
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         reason = str(error).strip().splitlines() or ["no more"]
-        # On a CPU torch raises nothing of its own
-        if not isinstance(error, (MemoryError, torch.OutOfMemoryError)) and "DefaultCPUAllocator" not in reason[0]:
+        # On a CPU torch raises a plain RuntimeError
+        if not isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError)) and "DefaultCPUAllocator" not in reason[0]:
             raise
-        to_do = "make training.batch_size, validation.batch_size or the resolution smaller"
+        to_do = "reduce training.batch_size, validation.batch_size or the resolution"
         raise UserError(f"there is not enough memory ({reason[0][:200]})", to_do) from error
 
 

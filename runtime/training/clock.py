@@ -1,4 +1,4 @@
-"""Where the time of an epoch went: waiting for data, and the rest. Seconds by the monotonic clock."""
+"""Splits the time of an epoch into waiting for data and the rest. Seconds of the monotonic clock."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -7,11 +7,11 @@ import torch
 
 
 class EpochClock:
-    """Times one pass over a loader.
+    """Times one pass over batches.
 
-    The first batch is told apart from the others: it holds the start of threads or processes and the
-    compilation of the stages. CUDA is synchronised only at the end. `earlier`: facts() of the part of
-    the epoch before it was interrupted, which are counted in.
+    The first batch is counted separately: it includes the start of threads or processes and the compilation of
+    the stages. CUDA is synchronised only at the end. `earlier`: facts() of the part of the epoch before an
+    interruption, which are included.
     """
 
     def __init__(self, device: torch.device, earlier: dict | None = None):
@@ -23,9 +23,9 @@ class EpochClock:
         self.waited = earlier.get("wait_time", 0.0)
         self.images = earlier.get("images", 0)
 
-    def watch(self, loader: Iterable) -> Iterator:
-        """The loader's batches; the time until each of them arrives counts as waiting."""
-        batches, first = iter(loader), True
+    def watch(self, batches: Iterable) -> Iterator:
+        """Yield the batches; the time until each of them arrives counts as waiting."""
+        batches, first = iter(batches), True
         while True:
             before = time.perf_counter()
             batch = next(batches, None)
@@ -40,14 +40,14 @@ class EpochClock:
             yield batch
 
     def stop(self) -> float:
-        """Seconds since the start, all work on the GPU included."""
+        """Seconds since the start, including all work on the GPU."""
         if self._device.type == "cuda":
             torch.cuda.synchronize(self._device)
         self._total = self._earlier + time.perf_counter() - self._start
         return self._total
 
     def facts(self) -> dict:
-        """For the log, after stop(): `images_per_second` leaves the wait for the first batch out."""
+        """For the log, after stop(): `images_per_second` excludes the wait for the first batch."""
         steady = self._total - self.first_batch
         return {
             "train_time": self._total,

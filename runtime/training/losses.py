@@ -1,4 +1,7 @@
-"""What is minimised: the label loss with Mixup, a teacher's answer, MESA."""
+"""The loss: of labels, with Mixup, of a teacher (distillation), of MESA."""
+
+import contextlib
+from pathlib import Path
 
 import numpy as np
 import timm.loss
@@ -7,12 +10,15 @@ from timm.data import Mixup
 from torch import nn
 from torch.nn import functional as F
 
+from runtime.training import checkpoint, models
+from runtime.training.models import input_size
+
 
 def label_loss(name: str, smoothing: float, mixed: bool, threshold: float | None) -> nn.Module:
     """The loss of outputs (N x C) against labels (N) or, when `mixed`, against soft targets (N x C).
 
     `ce` is cross entropy, `bce` the mean of the binary cross entropies of all classes, with targets
-    above `threshold` taken for 1 (DeiT III: 0). Mixup smooths the targets itself.
+    above `threshold` set to 1 (DeiT III: 0). Mixup smooths the targets itself.
     """
     if name == "bce":
         smoothing = 0.0 if mixed else smoothing
@@ -25,8 +31,8 @@ def label_loss(name: str, smoothing: float, mixed: bool, threshold: float | None
 def distillation_loss(mode: str, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
     """Student outputs against a teacher's (both N x C).
 
-    `hard`: cross entropy with the teacher's answer; `soft`: temperature ** 2 * KL(teacher || student) /
-    (N * C), the division by the number of elements as DeiT has it.
+    `hard`: cross entropy with the teacher's prediction; `soft`: temperature ** 2 * KL(teacher || student) /
+    (N * C), divided by the number of elements as in DeiT.
     """
     if mode == "hard":
         return F.cross_entropy(student, teacher.argmax(1))
@@ -45,11 +51,24 @@ def mesa_loss(student: torch.Tensor, average: torch.Tensor, temperature: float, 
     return divergence * (temperature**2 if factor is None else factor)
 
 
+def open_teacher(settings, classes: int, device: torch.device) -> nn.Module | None:
+    """The frozen model of section `distillation`, or None."""
+    distillation = settings.distillation
+    if distillation.mode == "none":
+        return None
+    teacher = models.build(distillation.teacher, classes, pretrained=distillation.teacher_weights is None)
+    input_size.check(distillation.teacher, teacher, [settings.data.resolution], contextlib.nullcontext())
+    if distillation.teacher_weights is not None:
+        path = Path(distillation.teacher_weights)
+        checkpoint.load_weights(teacher, checkpoint.load(path), path)
+    teacher.requires_grad_(False).eval()
+    return teacher.to(device, memory_format=torch.channels_last)
+
+
 class Objective:
     """The loss of a transformer recipe for a batch, called inside autocast.
 
-    `network` is what is trained, `average` the moving average of its weights (or None), `teacher` a
-    frozen model (or None).
+    `network` is trained, `average` the moving average of its weights (or None), `teacher` a frozen model (or None).
     """
 
     def __init__(self, settings, classes: int, network: nn.Module, average: nn.Module | None, teacher, rank: int):
@@ -79,7 +98,7 @@ class Objective:
         self._step += 1
         return self._mixup(images, labels)
 
-    def _mesa_has_begun(self) -> bool:
+    def _mesa_is_active(self) -> bool:
         mesa = self._settings.mesa
         return mesa.weight > 0 and self._epoch / self._settings.training.epochs > mesa.start
 
@@ -88,18 +107,18 @@ class Objective:
         if self._mixup is not None:
             images, labels = self._mixes(images, labels)
         outputs = self._network(images)
-        # Models with a distillation head answer with both
+        # Models with a distillation head return the outputs of both heads
         student, distilled = outputs if isinstance(outputs, tuple) else (outputs, outputs)
         loss = self._label_loss(student, labels)
         if self._teacher is not None:
-            told = self._settings.distillation
+            distillation = self._settings.distillation
             with torch.no_grad():
                 teacher = self._teacher(images)
-            taught = distillation_loss(told.mode, distilled, teacher, told.temperature)
-            loss = (1 - told.alpha) * loss + told.alpha * taught
-        if self._mesa_has_begun():
-            told = self._settings.mesa
+            of_teacher = distillation_loss(distillation.mode, distilled, teacher, distillation.temperature)
+            loss = (1 - distillation.alpha) * loss + distillation.alpha * of_teacher
+        if self._mesa_is_active():
+            mesa = self._settings.mesa
             with torch.no_grad():
                 average = self._average(images)
-            loss = loss + told.weight * mesa_loss(student, average, told.temperature, told.factor)
+            loss = loss + mesa.weight * mesa_loss(student, average, mesa.temperature, mesa.factor)
         return loss

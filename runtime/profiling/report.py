@@ -1,26 +1,24 @@
-"""Run folders and measured rows -> report.json, report.md, report.html and plots. Measures nothing.
+"""Rows and runs -> report.json, report.md, report.html and plots. Measures nothing.
 
-Markdown and HTML are two spellings of one list of blocks (`_blocks`), so they cannot say different
-things. The HTML holds its plots and style within itself and loads nothing from anywhere.
+Markdown and HTML are rendered from one list of blocks (`_blocks`), so their contents agree. The HTML is
+self-contained.
 """
 
 import base64
 import html
 import json
 import math
-import os
 import re
-import statistics
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipelines.beton import partial_path
-from pipelines.errors import UserError
-from runtime import plots
-from runtime.plots import PAGE_STYLE, is_measured, number, one_line
+from beton.errors import UserError
+from beton.files import publish
+from runtime.outputs import make_folder
+from runtime.profiling import plots
+from runtime.profiling.plots import PAGE_STYLE, is_measured, number, one_line
 
-Runs = dict[str, list[dict]]  # those of `load_run`, by label
+Runs = dict[str, list[dict]]  # by label, as of runtime.profiling.runs.load_run
 _PAGE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -29,85 +27,6 @@ _PAGE = """<!doctype html>
 %s
 </body></html>
 """
-
-
-def load_run(folder: Path) -> dict:
-    """A finished run folder as {"folder", "loader", "params", "machine", "versions", "epochs", "final"}.
-
-    "params" is {"section.name": value}; "epochs" the log lines by ascending epoch (times in seconds,
-    accuracies as fractions), of an epoch logged twice the later; "final" the line marked so, or None.
-    """
-    folder = Path(folder)
-    try:
-        told = json.loads((folder / "params.json").read_text("utf-8"))
-        facts = {key: told.get(key) or {} for key in ("params", "machine", "versions")}
-        log = (folder / "log.jsonl").read_bytes().decode("utf-8", "replace")
-    except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder} is no run folder ({error})", "give one that training wrote") from error
-    logged = list(_log_lines(log))
-    epochs = {line["epoch"]: line for line in logged if not line.get("final")}
-    if not epochs:
-        raise UserError(f"{folder} has no finished epoch", "let the run finish an epoch, then report again")
-    lines = [epochs[epoch] for epoch in sorted(epochs)]
-    final = next((line for line in reversed(logged) if line.get("final")), None)
-    loader = lines[-1].get("loader") or "unknown"
-    return {"folder": str(folder), "loader": loader, **facts, "epochs": lines, "final": final}
-
-
-def _log_lines(log: str) -> Iterator[dict]:
-    """The lines of a log that hold an epoch. A line that a kill cut off is passed over."""
-    for text in log.split("\n"):
-        # A resumed run may have written on behind the part that the kill left.
-        for start in (0, text.rfind('{"epoch"')):
-            try:
-                line = json.loads(text[start:])
-            except ValueError:
-                continue
-            if isinstance(line, dict) and type(line.get("epoch")) is int:
-                yield line
-            break
-
-
-def row_from_runs(label: str, runs: list[dict]) -> dict:
-    """The row of protocol 'train' that `runs` (of `load_run`) make together.
-
-    images_per_second and seconds_per_epoch (training, without evaluation) pool the epochs of all runs,
-    without the first of each run that has more (it starts and compiles); n counts epochs. top_1 is of
-    the last evaluated epoch of each run; n counts runs. wait_share is a fraction of the training time.
-    """
-    if not runs:
-        raise UserError(f"there is no run of '{label}'", "give at least one run folder")
-    steady = [line for run in runs for line in (run["epochs"][1:] or run["epochs"])]
-    waited = [line for line in steady if line.get("train_time") and line.get("wait_time") is not None]
-    share = [sum(line[key] for line in waited) for key in ("wait_time", "train_time")]
-    starts = _spread([run["epochs"][0].get("first_batch_time") for run in runs])
-    return {
-        "loader": label,
-        "protocol": "train",
-        "images_per_second": _spread([line.get("images_per_second") for line in steady]),
-        "cpu_seconds_per_image": None,
-        "first_batch_seconds": starts and starts["median"],
-        "peak_memory_bytes": None,
-        "wait_share": share[0] / share[1] if waited else None,
-        "top_1": _spread([_last_top_1(run) for run in runs], "mean", statistics.fmean),
-        "seconds_per_epoch": _spread([line.get("train_time") for line in steady]),
-    }
-
-
-def _last_top_1(run: dict) -> float | None:
-    """Of the last evaluated epoch; the final line counts when its epoch has no evaluation of its own."""
-    final = run.get("final")
-    lines = [final, *run["epochs"]] if final else run["epochs"]
-    # Stable: of two lines of one epoch the ordinary one stays last.
-    lines = sorted((line for line in lines if line.get("top_1") is not None), key=lambda line: line["epoch"])
-    return lines[-1]["top_1"] if lines else None
-
-
-def _spread(values: list, name: str = "median", middle=statistics.median) -> dict | None:
-    values = [value for value in values if value is not None]
-    if not values:
-        return None
-    return {name: middle(values), "min": min(values), "max": max(values), "n": len(values)}
 
 
 def with_ratios(rows: list[dict]) -> list[dict]:
@@ -124,7 +43,7 @@ def with_ratios(rows: list[dict]) -> list[dict]:
 
 
 def _cells(rows: list[dict]) -> list[list[str]]:
-    """The table of the measured rows as text, its header first; the train columns only when needed."""
+    """The table of the measured rows as text, header first; train columns only when needed."""
     rows = [row for row in with_ratios(rows) if not row.get("skipped")]
 
     def scaled(row: dict, key: str, scale: float = 1.0) -> str:
@@ -180,7 +99,7 @@ def _facts(mapping: dict, prefix: str = "") -> Iterator[list[str]]:
 
 
 def _blocks(report: dict, drawn: dict, reasons: list[str]) -> Iterator[tuple]:
-    """What a report says, in order, as (kind, content)."""
+    """The content of a report, in order, as (kind, content)."""
     rows, settings = report["rows"], dict(report["settings"])
     leaves_out = settings.pop("leaves_out", None) or []
     yield "title", one_line(report["title"])
@@ -208,7 +127,7 @@ def _blocks(report: dict, drawn: dict, reasons: list[str]) -> Iterator[tuple]:
 
 
 def _md_text(text: str) -> str:
-    """`text` as Markdown says it literally; brackets stay as they are where they make no link."""
+    """`text` escaped for Markdown; brackets that make no link stay."""
     return re.sub(r"([\\`*<|]|\](?=[(\[:]))", r"\\\1", text.replace("&", "&amp;"))
 
 
@@ -225,7 +144,7 @@ def _md(kind: str, content) -> str:
         return f"[![{content[1]['title']}]({content[0]}.png)]({content[0]}.svg)"
     if kind == "list":
         return "\n".join(f"- {_md_text(item)}" for item in content)
-    if kind == "code":  # indented rather than fenced: no text can end it
+    if kind == "code":  # indented, not fenced: no text can end it
         return f"    {content}"
     return {"title": "# ", "heading": "## ", "text": ""}[kind] + _md_text(content)
 
@@ -247,7 +166,7 @@ def _html(kind: str, content) -> str:
 
 
 def _plain(value):
-    """`value` as JSON can hold it: numpy scalars as numbers, what is not finite as null, the rest as text."""
+    """`value` for JSON: NumPy scalars as numbers, NaN and infinities as null, other types as text."""
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -264,8 +183,8 @@ def write_report(
 ) -> Path:
     """Write report.json, report.md, report.html and the plots into `out`; returns the path of the HTML.
 
-    Everything is made before the first file is touched. Plots that an earlier report left there and
-    that this one has not are removed.
+    Everything is rendered before the first file is written. Plots of an earlier report that this one does not have
+    are removed.
     """
     out = Path(out)
     report = {"title": title, "machine": machine, "stages": stages, "settings": settings}
@@ -283,43 +202,9 @@ def write_report(
     try:
         make_folder(out)
         for name, content in files.items():
-            _publish(out / name, content)
+            publish(out / name, content)
         for stale in {f"{name}.{end}" for name in plots.NAMES for end in ("png", "svg")} - set(files):
             (out / stale).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {out} ({error.strerror})", "name another folder") from error
     return out / "report.html"
-
-
-def make_folder(out: Path) -> None:
-    """Make the folder of a report, if it is not there; raises UserError where it cannot be written to."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise UserError(f"cannot write to {out} ({error.strerror})", "name another folder") from error
-
-
-def check_file(path: Path) -> None:
-    """Raise UserError where a file cannot be written, before the work whose result it is to hold."""
-    if os.path.isdir(path):  # Path's own raises PermissionError where it may not look
-        raise UserError(f"{path} is a folder", "give the name of a file")
-    if not os.path.isdir(path.parent):
-        raise UserError(f"there is no folder {path.parent}", "make it, or give another name")
-    aside = partial_path(path)
-    try:
-        aside.touch()
-        aside.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write {path} ({error.strerror})", "name another file") from error
-
-
-def _publish(path: Path, content: bytes) -> None:
-    """Write aside, then rename: a reader sees the old file or the whole new one."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)

@@ -1,10 +1,11 @@
-"""Weights and checkpoints: written aside and renamed, read without executing code from them.
+"""Weights and checkpoints: written to a temporary file and renamed, read without executing code from them.
 
-A file is torch's zip archive with a SHA-256 of it as the archive's comment, so that damage is noticed before
-anything is read from it. (torch itself does not look at the checksums of an archive.)
+A file is torch's zip archive with its own SHA-256 as the archive's comment, so that damage is detected before
+anything is read from it. (torch itself ignores the checksums of an archive.)
 """
 
 import hashlib
+import json
 import os
 import pickle
 import struct
@@ -14,16 +15,16 @@ from pathlib import Path
 
 import torch
 
-from pipelines.beton import sync_folder
-from pipelines.errors import UserError
+from beton.errors import UserError
+from beton.system import sync_folder
+from runtime.training import formats
 
 NAME, OLDER_NAME = "checkpoint.pt", "checkpoint.old.pt"
-_VERSION = 2
 _KEYS = {"epoch", "batch", "ranks", "model", "optimizer", "scaler", "params", "average"}
 _MARK = b"sha256:"
 # The last bytes of a file: length of the comment (two bytes), comment
 _TAIL = 2 + len(_MARK) + 64
-# What a damaged archive without a SHA-256 (from elsewhere) makes torch raise
+# What torch raises for a damaged archive without a SHA-256 (from elsewhere)
 _UNREADABLE = (
     RuntimeError, EOFError, OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError,
     MemoryError, AssertionError, struct.error, pickle.UnpicklingError,
@@ -32,9 +33,9 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class Position:
-    """Where a run stands: `epoch` epochs are finished, and `batch` batches of the next.
+    """Progress of a run: `epoch` finished epochs and `batch` batches of the next one.
 
-    `sums` are what that next epoch has gathered: loss, photos, times, samples left out (of this rank).
+    `sums` (runtime/training/engine.py, EpochSums) is what this rank has accumulated in the unfinished epoch.
     """
 
     epoch: int = 0
@@ -43,7 +44,7 @@ class Position:
 
 
 class _Hashing:
-    """A file to write to that keeps the SHA-256 of what was written."""
+    """A writable file that computes the SHA-256 of what is written."""
 
     def __init__(self, file):
         self._file, self.sha256 = file, hashlib.sha256()
@@ -57,9 +58,9 @@ class _Hashing:
 
 
 def save(content: dict, path: Path, keep: Path | None = None) -> None:
-    """Write a dict of tensors and plain values; a reader sees the old file or the new one, never half.
+    """Write a dict of tensors and plain values; a reader sees the old file or the new one, never a part.
 
-    `keep`: where the old file goes.
+    `keep`: the path to which the old file is renamed.
     """
     aside = path.with_name(f".{path.name}.partial")
     try:
@@ -75,16 +76,16 @@ def save(content: dict, path: Path, keep: Path | None = None) -> None:
             _keep(path, keep)
         os.replace(aside, path)
         sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch makes a RuntimeError of a full disk
+    except (OSError, RuntimeError) as error:  # torch raises RuntimeError when the disk is full
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"cannot write {path} ({reason})", "make room, or give another folder") from error
+        raise UserError(f"cannot write {path} ({reason})", "free some space, or give another folder") from error
     finally:
         with suppress(OSError):
             aside.unlink()
 
 
 def _keep(path: Path, older: Path) -> None:
-    """Give a file a second name, so that there is a file under its first at all times."""
+    """Link a file to a second name, so that there is a file under its first name at all times."""
     aside = older.with_name(f".{older.name}.partial")
     with suppress(OSError):
         aside.unlink()
@@ -96,25 +97,28 @@ def _keep(path: Path, older: Path) -> None:
 
 
 def load(path: Path) -> dict:
-    """Read weights or a checkpoint onto the CPU; raises UserError when the file is missing, damaged or foreign."""
+    """Read weights or a checkpoint onto the CPU; raises UserError when the file is missing, damaged or neither.
+
+    A checkpoint of an older version is returned in the present one.
+    """
     if not os.path.isfile(path):
         raise UserError(f"there is no file {path}", "give the path of a checkpoint.pt or of weights")
     try:
         if not _is_as_written(path):
-            raise UserError(f"{path} is damaged (its SHA-256 is another)", "give another checkpoint")
+            raise UserError(f"{path} is damaged (its SHA-256 differs)", "give another checkpoint")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if isinstance(error, pickle.UnpicklingError):  # torch's words are how to run the code in it
+        if isinstance(error, pickle.UnpicklingError):  # torch's message explains how to run code in it
             reason = "it is damaged, or holds more than tensors and plain values"
         raise UserError(f"cannot load {path} ({reason})", "give another checkpoint") from None
     if not isinstance(content, dict):
         raise UserError(f"{path} holds no weights", "give another checkpoint")
-    return content
+    return formats.upgraded_checkpoint(content)
 
 
 def _is_as_written(path: Path) -> bool:
-    """False for a file that `save` wrote and that has changed since; True too for files from elsewhere."""
+    """False for a file that `save` wrote and that has changed since; True for files from elsewhere, too."""
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         file.seek(max(size - _TAIL, 0))
@@ -134,7 +138,7 @@ def _is_as_written(path: Path) -> bool:
 
 
 def generators() -> dict:
-    """The state of this rank's generators. (Mixup, the order and the augmentations draw from seeds alone.)"""
+    """States of this rank's random generators. (Mixup, order and augmentations depend on seeds alone.)"""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()
@@ -142,21 +146,23 @@ def generators() -> dict:
 
 
 def set_generators(states: dict) -> None:
-    """Put states of generators() back; {} leaves them as they are."""
+    """Restore states from generators(); {} leaves them unchanged."""
     if "cpu" in states:
         torch.set_rng_state(states["cpu"])
     if torch.cuda.is_available() and "cuda" in states:
         torch.cuda.set_rng_state(states["cuda"])
 
 
-def capture(position: Position, ranks: list[dict], params: dict, model, optimizer, scaler, average=None) -> dict:
-    """All that training needs to go on after `position`.
+def capture(
+    position: Position, ranks: list[dict], params: dict, classes: list[str], model, optimizer, scaler, average=None
+) -> dict:
+    """The content of a checkpoint: all that is needed to resume training at `position`.
 
-    `ranks`: the `generators` and `sums` of each; `params`: the run's parameters; `average`: the moving average
-    of the weights, where there is one.
+    `ranks`: `generators` and `sums` of each rank; `params`: the run's parameters; `classes`: their names; `average`:
+    the moving average of the weights, or None.
     """
     return {
-        "version": _VERSION,
+        "version": formats.CHECKPOINT,
         "epoch": position.epoch,
         "batch": position.batch,
         "ranks": ranks,
@@ -164,17 +170,18 @@ def capture(position: Position, ranks: list[dict], params: dict, model, optimize
         "optimizer": optimizer.state_dict(),
         "scaler": scaler.state_dict(),
         "params": params,
+        "classes": classes,
         "average": None if average is None else average.state_dict(),
     }
 
 
 def restore(content: dict, path: Path, rank: int, model, optimizer, scaler, average=None) -> Position:
-    """Put a captured state back; returns the position. Raises UserError when it does not fit.
+    """Restore a captured state and return the position. Raises UserError when it does not fit.
 
-    The generators are not among it: set_generators() is for when nothing else draws before the first batch.
+    The random generators are not restored: call set_generators() when nothing else draws before the first batch.
     """
-    if content.get("version") != _VERSION or not content.keys() >= _KEYS:
-        raise UserError(f"{path} is not a checkpoint of this version of this program", "give a checkpoint.pt")
+    if content.get("version") != formats.CHECKPOINT or not content.keys() >= _KEYS:
+        raise UserError(f"{path} is not a checkpoint that this version can resume", "give a checkpoint.pt")
     load_weights(model, content["model"], path)
     try:
         optimizer.load_state_dict(content["optimizer"])
@@ -190,6 +197,22 @@ def restore(content: dict, path: Path, rank: int, model, optimizer, scaler, aver
         raise UserError(f"{path} was made with another training.precision", "resume with the same recipe") from None
     ranks = content["ranks"]
     return Position(content["epoch"], content["batch"], ranks[rank]["sums"] if rank < len(ranks) else None)
+
+
+def classes_path(path: Path) -> Path:
+    """Where the names of the classes lie that weights in `path` are for."""
+    return path.with_suffix(".classes.json")
+
+
+def classes_of(content: dict, path: Path) -> list[str] | None:
+    """Names of the classes of a checkpoint, or of weights, that were loaded from `path`; None where unknown."""
+    if isinstance(content.get("classes"), list):
+        return content["classes"]
+    try:
+        names = json.loads(classes_path(path).read_text())
+    except (OSError, ValueError):
+        return None
+    return names if isinstance(names, list) else None
 
 
 def load_weights(model, weights: dict, path: Path) -> None:

@@ -1,7 +1,7 @@
-"""How a report looks: rows and run logs -> plots as PNG and SVG bytes, and the style of its page.
+"""Rows and run logs -> plots as PNG and SVG bytes; the style of the report's page.
 
-The same input gives the same bytes: no dates, salted SVG ids, and matplotlib's own defaults whatever
-the user's matplotlibrc says. Labels are drawn as they are, never as formulas.
+The same input gives the same bytes: no dates, salted SVG ids, and matplotlib's own defaults instead of the user's
+matplotlibrc. Labels are drawn literally, never as formulas.
 """
 
 import io
@@ -17,8 +17,8 @@ from matplotlib.ticker import MaxNLocator
 NAMES = ("images_per_second", "runtime_per_epoch", "accuracy_per_epoch", "loss_per_epoch")
 NEEDS_TRAIN = "accuracy and loss need protocol train"
 
-# Okabe and Ito's colours, told apart by most colour-blind readers. Nine markers against eight colours,
-# so that 72 labels pass before a pair comes again.
+# Okabe and Ito's colours, which most colour-blind readers can distinguish. Nine markers for eight colours:
+# 72 labels before a pair repeats.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444", "#B8A800")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")
 _LINES = ("-", "--", "-.", ":")
@@ -35,7 +35,7 @@ _STYLE = {
 }
 
 
-# The look of the HTML page. Plots keep a white ground in dark mode: their ink is dark.
+# The CSS of the HTML page. Plots keep a white background in dark mode: their lines are dark.
 PAGE_STYLE = """
 :root { color-scheme: light dark; --line: #ccc; --back: #fff; --ink: #1a1a1a; --soft: #f3f3f3 }
 @media (prefers-color-scheme: dark) { :root { --line: #444; --back: #161616; --ink: #e6e6e6; --soft: #222 } }
@@ -61,7 +61,7 @@ def is_measured(row: dict, key: str) -> bool:
 
 
 def number(value: float, like: float | None = None) -> str:
-    """`value` with about three digits, or with as many decimals as `like` would get."""
+    """`value` with about three digits, or with as many decimals as `like` has."""
     size = abs(value if like is None else like)
     if size < 1:
         return f"{value:.3g}"
@@ -69,19 +69,19 @@ def number(value: float, like: float | None = None) -> str:
 
 
 def one_line(text: object) -> str:
-    """`text` as a single line without control characters (they would break a table or a terminal)."""
+    """`text` on a single line without control characters, which would break a table or a terminal."""
     joined = " ".join(str(text).split())
     return "".join(char if char.isprintable() else "?" for char in joined)
 
 
 def draw(rows: list[dict], runs: dict[str, list[dict]], settings: dict) -> tuple[dict[str, dict], list[str]]:
-    """Every plot that `rows` and `runs` have the numbers for, and a line for each that they have not.
+    """Every plot for which `rows` and `runs` have the numbers, and a line for each that is missing.
 
     Returns ({name: {"title", "png", "svg"}}, reasons); names are those in `NAMES`, in that order.
     """
     plots, reasons = {}, []
     with matplotlib.style.context(["default", _STYLE]):
-        # The ceiling does nothing while loading: its bar would leave no room for the others
+        # `cached` does nothing while loading: its bar would dwarf the others
         shown = [row for row in rows if row["protocol"] != "load" or row["loader"] != "cached"]
         loads = [row for row in shown if row["protocol"] == "load" and is_measured(row, "images_per_second")]
         if loads:
@@ -118,7 +118,7 @@ def _draw_runs(runs: dict[str, list[dict]], plots: dict, reasons: list[str]) -> 
 
 
 def _draw_passes(rows: list[dict], settings: dict, plots: dict, reasons: list[str]) -> None:
-    """Without runs: seconds per pass over the images, of one protocol only, never mixed."""
+    """Without runs: seconds per pass over the images, of one protocol only."""
     timed = [row for row in rows if is_measured(row, "seconds_per_epoch")]
     if timed:
         protocols = [row["protocol"] for row in timed]
@@ -138,7 +138,7 @@ def _lines(runs, series, title, hint, unit, *, from_zero) -> dict | None:
     """A line per label and per (key, scale, line style, suffix) of `series`; None when nothing was logged."""
     fig, axes = _figure(title, hint, height=4.6)
     handles, labels = [], []
-    # Series outermost: the legend fills its columns one after the other.
+    # Series outermost, since the legend fills its columns one after the other.
     for key, scale, line, suffix in series:
         for index, (label, group) in enumerate(runs.items()):
             points = _points(group, key, scale)
@@ -166,20 +166,14 @@ def _line(axes: Axes, points: list[tuple], index: int, line: str):
     """A mean line with its min-max band; returns the line for the legend."""
     epochs, means, lows, highs = zip(*points, strict=True)
     colour, marker = _COLOURS[index % len(_COLOURS)], _MARKERS[index % len(_MARKERS)]
-    # A marker at every epoch of a long run is a smear; the shift keeps those of equal curves apart.
+    # Not every epoch of a long run has a marker; the shift separates those of equal curves.
     step = math.ceil(len(epochs) / 16)
-    (handle,) = axes.plot(
-        epochs,
-        means,
-        color=colour,
-        linestyle=line,
-        marker=marker,
-        markevery=(index % step, step),
-        markerfacecolor="white" if line == "--" else colour,
-    )
+    marks = {"marker": marker, "markevery": (index % step, step)}
+    marks["markerfacecolor"] = "white" if line == "--" else colour
+    (handle,) = axes.plot(epochs, means, color=colour, linestyle=line, **marks)
     if lows != highs:
         axes.fill_between(epochs, lows, highs, color=colour, alpha=0.18, linewidth=0)
-        if len(epochs) == 1:  # a band needs two epochs to be seen
+        if len(epochs) == 1:  # a band is visible from two epochs on
             axes.vlines(epochs, lows, highs, color=colour)
     return handle
 
@@ -187,7 +181,7 @@ def _line(axes: Axes, points: list[tuple], index: int, line: str):
 def _points(group: list[dict], key: str, scale: float) -> list[tuple]:
     """(epoch, mean, min, max) over the runs that have `key` at that epoch.
 
-    A value that is not finite makes a gap, so that a run that diverged does not look well.
+    A value that is not finite makes a gap, so that a diverged run is visible.
     """
     by_epoch: dict[int, list[float]] = {}
     for run in group:
@@ -207,23 +201,23 @@ def _bars(rows: list[dict], key: str, title: str, hint: str, unit: str, higher_f
     """Horizontal bars, the best on top, with min-max whiskers and the value at the end."""
     rows = sorted(rows, key=lambda row: row[key]["median"], reverse=higher_first)
     fig, axes = _figure(title, hint, height=1.5 + 0.5 * len(rows))
-    places = range(len(rows))
+    positions = range(len(rows))
     medians = [row[key]["median"] for row in rows]
     whiskers = (
         [max(0.0, row[key]["median"] - row[key]["min"]) for row in rows],
         [max(0.0, row[key]["max"] - row[key]["median"]) for row in rows],
     )
-    axes.barh(places, medians, height=0.62, color=_COLOURS[5])
-    axes.errorbar(medians, places, xerr=whiskers, fmt="none", ecolor="#222222", capsize=4, elinewidth=1.2)
-    for place, row in zip(places, rows, strict=True):
+    axes.barh(positions, medians, height=0.62, color=_COLOURS[5])
+    axes.errorbar(medians, positions, xerr=whiskers, fmt="none", ecolor="#222222", capsize=4, elinewidth=1.2)
+    for y, row in zip(positions, rows, strict=True):
         text = number(row[key]["median"])
         if higher_first and row.get("ratio_to_torch") is not None and row["loader"] != "torch":
             text += f" ({row['ratio_to_torch']:.2f}x torch)"
-        axes.annotate(text, (row[key]["max"], place), (7, 0), textcoords="offset points", va="center", fontsize=10)
-    axes.set_yticks(places, [_label(row["loader"]) for row in rows], parse_math=False)
+        axes.annotate(text, (row[key]["max"], y), (7, 0), textcoords="offset points", va="center", fontsize=10)
+    axes.set_yticks(positions, [_label(row["loader"]) for row in rows], parse_math=False)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
-    # The room at the right is for the printed values.
+    # The space at the right is for the printed values.
     axes.set_xlim(0, max(row[key]["max"] for row in rows) * (1.45 if higher_first else 1.2) or 1.0)
     axes.set_xlabel(unit)
     axes.grid(axis="x")
@@ -241,7 +235,7 @@ def _figure(title: str, hint: str, height: float) -> tuple[Figure, Axes]:
 
 
 def _label(text: object) -> str:
-    """A label that fits into a plot; matplotlib leaves labels that start with "_" out of its legends."""
+    """A label that fits into a plot; the space is since matplotlib's legends omit labels that start with "_"."""
     label = one_line(text)
     label = label if len(label) <= 24 else label[:23] + "…"
     return f" {label}" if label.startswith("_") else label
@@ -250,6 +244,6 @@ def _label(text: object) -> str:
 def _render(fig: Figure, title: str) -> dict:
     png, svg = io.BytesIO(), io.BytesIO()
     fig.savefig(png, format="png", dpi=150, metadata={"Software": None})
-    fig.set_layout_engine("none")  # it has placed everything; to do so again takes as long as to draw
+    fig.set_layout_engine("none")  # the layout is done; repeating it takes as long as drawing
     fig.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     return {"title": title, "png": png.getvalue(), "svg": svg.getvalue()}

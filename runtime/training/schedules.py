@@ -1,4 +1,4 @@
-"""Learning rate and resolution by epoch, as ffcv-imagenet has them."""
+"""Learning rate and resolution by epoch, as in ffcv-imagenet and timm."""
 
 from collections.abc import Callable
 
@@ -18,7 +18,7 @@ def cyclic_lr(epoch: float, peak: float, peak_epoch: float, epochs: int) -> floa
 
 
 def step_lr(epoch: float, peak: float, ratio: float, length: int, epochs: int) -> float:
-    """`peak` times `ratio` for every `length` epochs that have passed; 0 at the end."""
+    """`peak` times `ratio` for every `length` epochs passed; 0 at the end."""
     return 0.0 if epoch >= epochs else peak * ratio ** (int(epoch) // length)
 
 
@@ -36,23 +36,23 @@ def resolution(epoch: int, min_res: int, max_res: int, start_ramp: int, end_ramp
     return int(np.round(np.interp(epoch, [start_ramp, end_ramp], [min_res, max_res]) / 32)) * 32
 
 
-def warmup_and_cosine(told, peak: float, epochs: int, updates: int) -> Callable[[int], np.ndarray]:
-    """The learning rates of the `updates` steps of an epoch, as timm's cosine schedule has them.
+def warmup_and_cosine(lr, peak: float, epochs: int, updates: int) -> Callable[[int], np.ndarray]:
+    """Function from an epoch to the learning rates of its `updates` steps, by timm's cosine schedule.
 
-    `told` is the section `lr`: linear from warmup_lr over warmup_epochs, then cosine from `peak`
+    `lr` is the section `lr` of the settings: linear from warmup_lr over warmup_epochs, then cosine from `peak`
     (whose phase counts from epoch 0) to min_lr at `epochs`, then min_lr; or constant. It changes in every
     step, or once an epoch; `one_epoch_late` is DeiT's loop, where epoch e has the rate of epoch e - 1.
     """
-    unit = updates if told.per_iteration else 1
+    unit = updates if lr.per_iteration else 1
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=peak)
     schedule = CosineLRScheduler(
-        optimizer, t_initial=epochs * unit, lr_min=told.min_lr if told.schedule == "cosine" else peak,
-        warmup_t=told.warmup_epochs * unit, warmup_lr_init=told.warmup_lr,
+        optimizer, t_initial=epochs * unit, lr_min=lr.min_lr if lr.schedule == "cosine" else peak,
+        warmup_t=lr.warmup_epochs * unit, warmup_lr_init=lr.warmup_lr,
     )  # fmt: skip
 
     def lrs(epoch: int) -> np.ndarray:
-        if told.per_iteration:
+        if lr.per_iteration:
             return np.array([schedule._get_lr(epoch * updates + i)[0] for i in range(updates)])
-        return np.full(updates, schedule._get_lr(max(0, epoch - 1) if told.one_epoch_late else epoch)[0])
+        return np.full(updates, schedule._get_lr(max(0, epoch - 1) if lr.one_epoch_late else epoch)[0])
 
     return lrs

@@ -4,14 +4,14 @@ from dataclasses import dataclass
 
 import torch
 
-from runtime.env import has_bf16_instructions
+from runtime.machine import has_bf16_instructions
 
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "none": None}
 
 
 @dataclass(frozen=True)
 class Precision:
-    """The type of matrix products (`dtype`; None for float32 throughout) on a kind of device."""
+    """The dtype of matrix products (None: float32 throughout) on a type of device."""
 
     name: str
     device_type: str
@@ -33,5 +33,5 @@ class Precision:
         return torch.autocast(self.device_type, dtype=self.dtype, enabled=self.dtype is not None)
 
     def scaler(self) -> torch.amp.GradScaler:
-        """Keeps fp16 gradients from vanishing; does nothing for other types."""
+        """Keeps fp16 gradients from underflowing; does nothing for other dtypes."""
         return torch.amp.GradScaler(self.device_type, enabled=self.name == "fp16")

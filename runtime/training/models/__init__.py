@@ -1,32 +1,35 @@
 """Models by name: any of torchvision's, or `timm:NAME`; PatchConvNet and FasterViT are among timm's here."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import timm
 import torch
 import torchvision
 
-from pipelines.errors import UserError
-from runtime.models import adapt, fastervit, patchconvnet, sides  # noqa: F401  patchconvnet registers itself with timm
-from runtime.models.adapt import Options
-from runtime.models.blurpool import apply_blurpool
-from runtime.models.weights import load_weights_resized  # noqa: F401
+from beton.errors import UserError
+from runtime.training.models import fastervit, model_options, patchconvnet  # noqa: F401  patchconvnet registers itself
+from runtime.training.models.blurpool import apply_blurpool
+from runtime.training.models.weights import load_weights_resized  # noqa: F401
+from runtime.training.sections import MODEL_OPTIONS
 
 
 def options(section) -> dict:
-    """The options for `build` among the parameters of a `model` section of the settings."""
-    return vars(Options.of(section))
+    """The options for `build` in a section `model` of the settings."""
+    return {name: getattr(section, name) for name in MODEL_OPTIONS}
 
 
 def build(
     arch: str, num_classes: int, pretrained: bool = False, use_blurpool: bool = False, **options
 ) -> torch.nn.Module:
-    """A model for `num_classes` classes; raises UserError for an unknown name or an option it does not know.
+    """A model for `num_classes` classes; raises UserError for an unknown name or an option it does not support.
 
-    `pretrained` loads the library's default weights, all but a head of another number of classes.
-    `options`: img_size, drop_path, drop_path_constant, layer_scale, distilled, checkpointing, see `adapt.Options`.
+    `pretrained` loads the library's default weights, except a head for another number of classes.
+    `options`: those of `sections.MODEL_OPTIONS`, e.g. img_size=224.
     """
-    wanted = Options(**options)
+    if unknown := options.keys() - MODEL_OPTIONS.keys():
+        raise TypeError(f"build() got unknown options {sorted(unknown)}")
+    wanted = SimpleNamespace(**{name: param.default for name, param in MODEL_OPTIONS.items()} | options)
     try:
         if arch.startswith("timm:"):
             model = _timm_model(arch, num_classes, pretrained, wanted)
@@ -37,13 +40,13 @@ def build(
             raise
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"the weights of {arch} cannot be loaded ({reason})", "give a file of weights") from None
-    adapt.apply(arch, model, wanted, pretrained)
+    model_options.apply(arch, model, wanted, pretrained)
     if use_blurpool:
         apply_blurpool(model)
     return model
 
 
-def _timm_model(arch: str, num_classes: int, pretrained: bool, wanted: Options) -> torch.nn.Module:
+def _timm_model(arch: str, num_classes: int, pretrained: bool, wanted: SimpleNamespace) -> torch.nn.Module:
     name = arch.removeprefix("timm:")
     given = {"img_size": ("img_size", wanted.img_size), "drop_path_rate": ("drop_path", wanted.drop_path)}
     if name.startswith("faster_vit"):
@@ -51,32 +54,32 @@ def _timm_model(arch: str, num_classes: int, pretrained: bool, wanted: Options) 
         if wanted.img_size is not None:
             sized = fastervit.size_arguments(name, given.pop("img_size")[1])
             if sized is None:
-                raise adapt.unknown(arch, "img_size")
+                raise model_options.unknown(arch, "img_size")
             given |= {argument: ("img_size", value) for argument, value in sized.items()}
     if not timm.is_model(name):
         raise UserError(f"timm has no model '{name}'", "see timm.list_models()")
     try:
         timm.models.get_pretrained_cfg(name)
     except RuntimeError as error:
-        raise UserError(f"timm has no model '{name}' ({error})", "leave out what stands behind the dot") from None
+        raise UserError(f"timm has no model '{name}' ({error})", "omit what follows the dot") from None
     if pretrained and not timm.models.is_model_pretrained(name):
         raise UserError(f"there are no weights of {arch}", "set model.pretrained=0")
     factory = partial(timm.create_model, name, pretrained=bool(pretrained), num_classes=num_classes)
-    model = adapt.create(arch, factory, given)
-    if wanted.layer_scale is not None and not pretrained and not adapt.layer_scales(model):
+    model = model_options.create(arch, factory, given)
+    if wanted.layer_scale is not None and not pretrained and not model_options.layer_scales(model):
         # A ViT that has none by default can have one
-        model = adapt.create(arch, factory, given | {"init_values": ("layer_scale", wanted.layer_scale)})
+        model = model_options.create(arch, factory, given | {"init_values": ("layer_scale", wanted.layer_scale)})
     return model
 
 
-def _torchvision_model(arch: str, num_classes: int, pretrained: bool, wanted: Options) -> torch.nn.Module:
+def _torchvision_model(arch: str, num_classes: int, pretrained: bool, wanted: SimpleNamespace) -> torch.nn.Module:
     if arch not in torchvision.models.list_models(module=torchvision.models):
         raise UserError(f"torchvision has no model '{arch}'", "see torchvision.models, or use timm:NAME")
-    # These two answer with extra outputs while training, unless told not to
+    # In training, these two return extra outputs by default
     more = {"aux_logits": False} if arch in ("googlenet", "inception_v3") else {}
     factory = partial(torchvision.models.get_model, arch, weights=None, num_classes=num_classes, **more)
     given = {"image_size": ("img_size", wanted.img_size), "stochastic_depth_prob": ("drop_path", wanted.drop_path)}
-    model = adapt.create(arch, factory, given)
+    model = model_options.create(arch, factory, given)
     if pretrained:
         weights = torchvision.models.get_model_weights(arch).DEFAULT.get_state_dict(progress=False)
         own = model.state_dict()

@@ -1,44 +1,27 @@
-"""What a recipe changes in a model: the parameters model.img_size ... model.checkpointing of the scripts.
+"""Applies `sections.MODEL_OPTIONS` (model.img_size ... model.checkpointing) to models.
 
-timm's models know most of them, each family in its own way; torchvision's a few. What a model does not
-know is an error and never left out silently.
+timm's models support most of them, each family in its own way; torchvision's a few. An option that a model does not
+support is an error, never ignored.
 """
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from types import SimpleNamespace
 
 from timm.layers import DropPath
 from torch import nn
 from torchvision.ops import StochasticDepth
 
-from pipelines.errors import UserError
+from beton.errors import UserError
 
 _DROP_PATH = re.compile(r"(\w+_)?drop_path\d?")
 # LayerScale's own, and the plain parameters of CaiT, BEiT, ConvNeXt, FasterViT (gamma...) and ResMLP (ls...)
 _LAYER_SCALE = re.compile(r"(.*\.)?(gamma_?\d?|ls\d|layer_scale)")
 
 
-@dataclass(frozen=True)
-class Options:
-    """What a recipe changes in a model; the defaults leave all as the library builds it."""
-
-    img_size: int | None = None  # side of the images, for position embeddings and the like
-    drop_path: float | None = None  # highest stochastic depth rate; by the model's rule, mostly linear from 0
-    drop_path_constant: bool = False  # that rate in every block
-    layer_scale: float | None = None  # LayerScale at the start; library weights keep their own
-    distilled: bool = False  # in training, answer with the outputs of both heads; else with their mean
-    checkpointing: bool = False  # recompute activations in the backward pass
-
-    @classmethod
-    def of(cls, section) -> "Options":
-        """The options among the parameters of a `model` section."""
-        return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
-
-
 def unknown(arch: str, option: str) -> UserError:
-    """The error for an option that the model has not."""
-    return UserError(f"{arch} does not know model.{option}", "leave it at its default or choose another model")
+    """The error for an option that the model does not support."""
+    return UserError(f"{arch} does not support model.{option}", "leave it at its default or choose another model")
 
 
 def create(arch: str, factory: Callable[..., nn.Module], given: dict[str, tuple[str, object]]) -> nn.Module:
@@ -57,12 +40,12 @@ def create(arch: str, factory: Callable[..., nn.Module], given: dict[str, tuple[
     except (AssertionError, ValueError, RuntimeError, ArithmeticError) as error:
         if not given:
             raise
-        told = ", ".join(f"model.{option}={value}" for option, value in given.values())
-        raise UserError(f"{arch} cannot be built with {told} ({error})", "choose other values") from None
+        options = ", ".join(f"model.{option}={value}" for option, value in given.values())
+        raise UserError(f"{arch} cannot be built with {options} ({error})", "choose other values") from None
 
 
-def apply(arch: str, model: nn.Module, options: Options, pretrained: bool) -> None:
-    """Change a built model in place; raises UserError for what it does not know."""
+def apply(arch: str, model: nn.Module, options: SimpleNamespace, pretrained: bool) -> None:
+    """Change a built model in place; raises UserError for options that it does not support."""
     if options.drop_path and not any(isinstance(m, DropPath | StochasticDepth) for m in model.modules()):
         raise unknown(arch, "drop_path")
     if options.drop_path_constant:
@@ -78,23 +61,23 @@ def apply(arch: str, model: nn.Module, options: Options, pretrained: bool) -> No
 
 
 def layer_scales(model: nn.Module) -> list[nn.Parameter]:
-    """The learned factors of the residual branches, in the model's order; none where it has no LayerScale."""
+    """The learned factors of the residual branches, in the model's order; [] without LayerScale."""
     return [parameter for name, parameter in model.named_parameters() if _LAYER_SCALE.fullmatch(name)]
 
 
 def _drop_path_everywhere(arch: str, model: nn.Module, rate: float | None) -> None:
-    """The rate in each residual branch, where the library had a part of it, or nothing where that was 0."""
+    """Set `rate` in each residual branch; the library has scaled it there, or omitted the layer when that was 0."""
     if rate is None:
         raise UserError("model.drop_path_constant needs a rate", "set model.drop_path")
-    places = [(m, name) for m in model.modules() for name, _ in m.named_children() if _DROP_PATH.fullmatch(name)]
-    if not places:
+    branches = [(m, name) for m in model.modules() for name, _ in m.named_children() if _DROP_PATH.fullmatch(name)]
+    if not branches:
         raise unknown(arch, "drop_path_constant")
-    first = getattr(*places[0])
-    # LeViT, CaiT, ResMLP and PatchConvNet have the same rate everywhere by themselves. Where one of them
-    # has none, as in CaiT's class attention, it is meant so.
+    first = getattr(*branches[0])
+    # LeViT, CaiT, ResMLP and PatchConvNet have a constant rate by themselves. Where a branch of theirs has
+    # none, as in CaiT's class attention, that is intended.
     if rate == 0 or (isinstance(first, DropPath) and first.drop_prob == rate):
         return
-    for parent, name in places:
+    for parent, name in branches:
         setattr(parent, name, DropPath(rate))
 
 
@@ -111,5 +94,5 @@ def _checkpoint(arch: str, model: nn.Module) -> None:
         raise unknown(arch, "checkpointing")
     try:
         model.set_grad_checkpointing(True)
-    except AssertionError:  # timm's answer where a model cannot
+    except AssertionError:  # raised by timm when a model cannot
         raise unknown(arch, "checkpointing") from None

@@ -1,0 +1,68 @@
+"""The pipelines of a run: one for training, one for validation."""
+
+import dataclasses
+
+import torch
+
+from beton.loading.base import Pipeline
+from beton.loading.task import Task
+from pipelines import open_pipeline
+from runtime.launch import Rank
+from runtime.training.precision import Precision
+
+
+class Data:
+    """Opens pipelines as the settings require."""
+
+    def __init__(self, settings, rank: Rank, precision: Precision):
+        self._settings = settings
+        self._training: Pipeline | None = None
+        data = settings.data
+        self._task = Task(
+            dataset=data.train_dataset,
+            stages={},
+            batch_size=settings.training.batch_size,
+            workers=data.num_workers,
+            seed=settings.training.seed,
+            rank=rank.rank,
+            world_size=rank.world_size,
+            device=str(rank.device),
+            dtype=precision.dtype if rank.device.type == "cuda" and precision.dtype else torch.float32,
+            in_memory=bool(data.in_memory),
+            repeats=settings.training.repeats,
+            on_error=data.on_error,
+            verify=bool(data.verify),
+            drop_last=True,
+        )
+
+    def training(self, resolution: int) -> Pipeline:
+        """The training pipeline for images of `resolution` pixels; it stays open while its stages stay the same."""
+        stages = {"image": self._settings.data.train_stages.replace("{res}", str(resolution))}
+        if self._training is None or self._training.task.stages != stages:
+            self.close()
+            task = dataclasses.replace(self._task, stages=stages)
+            self._training = open_pipeline(self._settings.data.loader, task)
+        return self._training
+
+    def validation(self) -> Pipeline:
+        """A new pipeline that yields every validation photo of this rank's share once."""
+        validation = self._settings.validation
+        stages = self._settings.data.val_stages.replace("{res}", str(validation.resolution))
+        task = dataclasses.replace(
+            self._task,
+            dataset=self._settings.data.val_dataset,
+            stages={"image": stages.replace("{ratio}", str(validation.crop_ratio))},
+            batch_size=validation.batch_size,
+            shuffle=False,
+            repeats=1,
+            drop_last=False,
+            # A photo that counts twice would make the accuracy wrong; val_images says how many were counted
+            on_error="skip" if self._task.on_error == "substitute" else self._task.on_error,
+        )
+        return open_pipeline(self._settings.data.loader, task)
+
+    def close(self) -> None:
+        """Close the training pipeline, if one is open."""
+        if self._training is not None:
+            self._training.close()
+            self._training = None

@@ -1,0 +1,153 @@
+"""A run from its first check to its final weights, whatever it trains."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+
+from beton.errors import UserError
+from beton.files import publish
+from beton.loading.base import Pipeline
+from runtime.launch import Rank
+from runtime.training import checkpoint, engine, resume
+from runtime.training.checkpoint import Position
+from runtime.training.checkpoint_manager import CheckpointManager
+from runtime.training.cpu_threads import CpuThreads
+from runtime.training.data import Data
+from runtime.training.models import input_size
+from runtime.training.resume import Start
+from runtime.training.run_folder import RunFolder
+
+
+def parallel(model: torch.nn.Module, compiled: bool, rank: Rank) -> torch.nn.Module:
+    """The model as it is trained: compiled if asked for, its gradients averaged over the ranks."""
+    if compiled:
+        model.compile()
+    if rank.world_size == 1:
+        return model
+    devices = [rank.device] if rank.device.type == "cuda" else None
+    return torch.nn.parallel.DistributedDataParallel(model, device_ids=devices)
+
+
+def run_recipe(recipe: engine.Recipe, settings, rank: Rank, data: Data, validation: Pipeline, start: Start) -> None:
+    """Train to the end, or with training.eval_only evaluate; rank 0 reports."""
+    if rank.device.type == "cpu" and rank.world_size == 1:
+        recipe.threads = CpuThreads(settings.training.threads)
+    # Check first: a run that cannot start leaves no folder behind
+    _check_input_sizes(recipe, settings, start)
+    if not settings.training.eval_only and start.position.epoch < recipe.epochs:
+        training = data.training(recipe.resolution(start.position.epoch))
+        check_classes(settings.data.train_dataset, training.classes, settings.data.val_dataset, validation.classes)
+    if start.classes is not None:
+        data_set = settings.data.val_dataset if settings.training.eval_only else settings.data.train_dataset
+        check_classes("the weights", start.classes, data_set, validation.classes)
+    if settings.training.eval_only:
+        stats = engine.evaluate_all(recipe, validation, rank, bool(settings.validation.lr_tta))
+        if rank.first:
+            print("=> " + " ".join(f"{name}={value:.6g}" for name, value in stats.items()))
+        return
+    folder = _open_folder(settings, rank, start)
+    if rank.first:
+        parameters = sum(p.numel() for p in recipe.model.parameters()) / 1e6
+        print(
+            f"=> {settings.model.arch}, {parameters:.1f} M parameters, {len(validation.classes)} classes, "
+            f"{rank.world_size} x {rank.device}, {recipe.precision.name}"
+        )
+        print(f"=> loader {settings.data.loader}: {validation.description}")
+    # Last, since building and testing the model has drawn random numbers
+    checkpoint.set_generators(start.generators)
+    _fit(recipe, settings, rank, data, validation, folder, start.position)
+
+
+def _fit(recipe, settings, rank: Rank, data: Data, validation: Pipeline, folder: RunFolder, start: Position) -> None:
+    """Train from `start` on: for each epoch a log line and a checkpoint, at the end the weights.
+
+    Raises SystemExit after a signal (runtime/training/checkpoint_manager.py).
+    """
+
+    def capture(position: Position, ranks: list[dict]) -> dict:
+        parts = (recipe.model, recipe.optimizer, recipe.scaler, recipe.average)
+        return checkpoint.capture(position, ranks, settings.flat(), validation.classes, *parts)
+
+    try:
+        with CheckpointManager(rank, capture, folder.path, settings.training.checkpoint_minutes) as manager:
+            for epoch in range(start.epoch, recipe.epochs):
+                position = start if epoch == start.epoch else Position(epoch)
+                folder.log(_run_epoch(recipe, settings, rank, data, validation, manager, position))
+                manager.epoch_ended(Position(epoch + 1))
+            if rank.first:
+                _save_weights(recipe.model, folder.path / "final_weights.pt", validation.classes)
+                if recipe.average is not None and recipe.evaluate_average:
+                    _save_weights(recipe.average.module, folder.path / "final_ema_weights.pt", validation.classes)
+    finally:
+        data.close()
+        validation.close()
+
+
+def _run_epoch(
+    recipe, settings, rank: Rank, data: Data, validation: Pipeline, manager: CheckpointManager, start: Position
+) -> dict:
+    """Train an epoch, or the rest of it, and evaluate; returns the line for the log."""
+    epoch = start.epoch
+    res = recipe.resolution(epoch)
+    training = data.training(res)
+    length = [len(training), training.num_samples]
+    if start.batch and list(start.sums["of"]) != length:
+        raise UserError(
+            f"the checkpoint was made in an epoch of {start.sums['of'][0]} batches of {start.sums['of'][1]} photos, "
+            f"and {settings.data.train_dataset} has {length[0]} of {length[1]}",
+            "resume with the same data set",
+        )
+    recipe.start_epoch(epoch, start.batch)
+    sums = engine.EpochSums(rank, training, start)
+    line = engine.train_epoch(recipe, sums, settings.logging.log_level > 1, manager)
+    manager.training_ended(sums.position())
+    if settings.logging.log_level > 0 or epoch == recipe.epochs - 1:
+        line |= engine.evaluate_all(recipe, validation, rank, bool(settings.validation.lr_tta))
+    return {"epoch": epoch, "res": res, "loader": settings.data.loader, "precision": recipe.precision.name, **line}
+
+
+def _save_weights(model: torch.nn.Module, path: Path, classes: list[str]) -> None:
+    """Save weights that load into the plain model, and the names of the classes beside them."""
+    publish(checkpoint.classes_path(path), json.dumps(classes, indent=1) + "\n")
+    checkpoint.save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, path)
+    print(f"=> Weights in {path}")
+
+
+def check_classes(one: str, names: list[str], other: str, others: list[str]) -> None:
+    """Raise UserError when `one` and `other` have different classes. Numbers, of files without names, match any."""
+    numbers = [str(number) for number in range(len(names))]
+    if len(names) != len(others):
+        what = f"{one} has {len(names)} classes, and {other} has {len(others)}".replace("weights has", "weights have")
+    elif names != others and numbers not in (names, others):
+        number = next(i for i, pair in enumerate(zip(names, others, strict=True)) if len(set(pair)) > 1)
+        what = f"class {number} is '{names[number]}' in {one}, and '{others[number]}' in {other}"
+    else:
+        return
+    raise UserError(what, "give data sets of the same classes")
+
+
+def _check_input_sizes(recipe: engine.Recipe, settings, start: Start) -> None:
+    """Raise UserError when the model cannot take the images that it will get."""
+    arch, sizes = settings.model.arch, [settings.validation.resolution]
+    if not settings.training.eval_only:
+        resolutions = [recipe.resolution(epoch) for epoch in range(start.position.epoch, recipe.epochs)]
+        sizes += [min(resolutions), max(resolutions)] if resolutions else []
+        if resolutions and settings.training.batch_size == 1:
+            input_size.check_single(arch, recipe.model, min(resolutions), recipe.precision.autocast())
+    img_size = vars(settings.model).get("img_size")  # only transformers have this parameter
+    input_size.check(arch, recipe.model, sizes, recipe.precision.autocast(), img_size)
+
+
+def _open_folder(settings, rank: Rank, start: Start) -> RunFolder:
+    """A new run folder, or the one of the checkpoint; only rank 0 has one."""
+    if not rank.first:
+        return RunFolder(None)
+    if start.folder is None:
+        auto = settings.training.resume == resume.AUTO
+        return RunFolder.create(settings.logging.folder, settings.logging.name, settings, auto)
+    for path in start.refused:
+        # Otherwise it would replace the good previous checkpoint when the next one is saved
+        os.replace(path, path.with_name(f"{path.stem}.refused.pt"))
+    return RunFolder.reopen(start.folder, start.position, start.changed)

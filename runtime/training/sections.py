@@ -1,0 +1,109 @@
+"""The sections that all trainers share: those of ffcv-imagenet, with their names and meanings, and ours."""
+
+from fastargs import Config, Param, Section
+
+from beton.errors import UserError
+from runtime.config import BOOL, FLOAT, INT, PATH, STR, between, one_of
+
+# Ranges beyond every use that still exclude what would overflow or never end
+EPOCHS, WORKERS, BATCH = between(INT, 1, 100_000), between(INT, 1, 1024), between(INT, 1, 65_536)
+EPOCH, SIDE = between(INT, 0, 100_000), between(INT, 8, 4096)
+LARGE, FACTOR, FRACTION = between(FLOAT, 0, 1_000_000), between(FLOAT, 0, 1000), between(FLOAT, 0, 1)
+
+# What trainers call the arguments that messages of the library name (runtime.config.run)
+NAMES = {
+    "pipeline": "data.loader",
+    "workers": "data.num_workers",
+    "in_memory": "data.in_memory",
+    "on_error": "data.on_error",
+    "verify": "data.verify",
+    "batch_size": "training.batch_size",
+    "repeats": "training.repeats",
+    "seed": "training.seed",
+    "world_size": "dist.world_size",
+}
+
+# Options of section `model` that change how a model is built, for trainers that offer them; the defaults change
+# nothing. runtime/training/models/ applies them.
+MODEL_OPTIONS = {
+    "img_size": Param(between(INT, 16, 4096), "build the model for images of this side (null: its own)"),
+    "drop_path": Param(between(FLOAT, 0, 0.99), "stochastic depth rate (null: the model's own)"),
+    "drop_path_constant": Param(BOOL, "the same rate in every block; else by the model's own rule", default=0),
+    "layer_scale": Param(FACTOR, "initial LayerScale (null: the model's own); pretrained weights keep theirs"),
+    "distilled": Param(BOOL, "train the distillation head", default=0),
+    "checkpointing": Param(BOOL, "recompute activations instead of keeping them", default=0),
+}
+
+
+def add_data(config: Config) -> None:
+    """Sections `model`, `data` and `validation`."""
+    Section("model", "model details", config_descriptor=config).params(
+        arch=Param(STR, "a torchvision model, or timm:NAME", default="resnet18"),
+        pretrained=Param(BOOL, "start from the library's weights", default=0),
+        weights=Param(PATH, "start from this final_weights.pt or checkpoint.pt"),
+    )
+    Section("data", "data related", config_descriptor=config).params(
+        train_dataset=Param(PATH, "a .beton, or a photo folder for data.loader=torch (not for training.eval_only)"),
+        val_dataset=Param(PATH, "the same, for validation", required=True),
+        num_workers=Param(WORKERS, "threads or processes of the loader, on each rank", required=True),
+        in_memory=Param(BOOL, "the dataset fits into memory; else it is read nearly in sequence", required=True),
+        gpu=Param(between(INT, 0, 1023), "which GPU, when not distributed", default=0),
+        loader=Param(STR, "a file in pipelines/: beton (ours), ffcv (stock FFCV 1.0.2), torch, ...", default="beton"),
+        on_error=Param(
+            one_of("raise", "skip", "substitute"),
+            "a damaged sample: stop, leave it out, or replace it",
+            default="raise",
+        ),
+        verify=Param(BOOL, "compare every sample that is read with its checksum", default=0),
+        train_stages=Param(STR, "stages for training; {res} is the resolution", default="rrc({res})|flip|normalize"),
+        val_stages=Param(
+            STR, "stages for validation; {ratio} is the crop ratio", default="center({res}, ratio={ratio})|normalize"
+        ),
+    )
+    Section("validation", "validation", config_descriptor=config).params(
+        batch_size=Param(BATCH, "photos in a batch, on each rank", default=512),
+        resolution=Param(SIDE, "side of the validation image in pixels", default=224),
+        crop_ratio=Param(between(FLOAT, 0.1, 1), "side of the crop / short side of the photo", default=224 / 256),
+        lr_tta=Param(BOOL, "add the outputs for the image and its mirror image", default=1),
+    )
+
+
+def add_running(config: Config) -> None:
+    """Parameters of section `training` that every trainer has; sections `logging` and `dist`."""
+    Section("training", "training", config_descriptor=config).params(
+        repeats=Param(between(INT, 1, 100), "repeated augmentation: views of a photo in an epoch", default=1),
+        bn_wd=Param(BOOL, "weight decay on norm layers and biases too", default=0),
+        label_smoothing=Param(FRACTION, "label smoothing", default=0.1),
+        precision=Param(
+            one_of("auto", "fp16", "bf16", "none"), "auto: fp16 on a GPU, bf16 on a CPU that has it, else none", "auto"
+        ),
+        threads=Param(between(INT, 1, 1024), "torch's threads on a CPU (null: the cores that others leave free)"),
+        compile=Param(BOOL, "torch.compile the model", default=0),
+        seed=Param(between(INT, 0, 2**31 - 1), "of weights, order and augmentations", default=0),
+        distributed=Param(BOOL, "start dist.world_size processes (not needed under torchrun)", default=0),
+        eval_only=Param(BOOL, "only evaluate model.weights, model.pretrained or training.resume", default=0),
+        resume=Param(PATH, "resume this checkpoint.pt or run folder; auto: the folder logging.name, if it has one"),
+        checkpoint_minutes=Param(LARGE, "minutes between checkpoints (null: at epoch ends only)"),
+    )
+    Section("logging", "logging", config_descriptor=config).params(
+        folder=Param(PATH, "each run makes its folder in here (not for training.eval_only)"),
+        name=Param(PATH, "name of the run's folder; default: the time"),
+        log_level=Param(between(INT, 0, 2), "evaluate 0: at the end, 1: each epoch; 2: and show the loss", default=1),
+    )
+    Section("dist", "distributed training", config_descriptor=config).params(
+        world_size=Param(between(INT, 1, 1024), "number of processes", default=1),
+        address=Param(STR, "address of rank 0", default="localhost"),
+        port=Param(between(INT, 1, 65_535), "port of rank 0", default=12355),
+    )
+
+
+def check(settings) -> None:
+    """Raise UserError where a parameter is missing that training needs and evaluation does not."""
+    if settings.training.eval_only:
+        if settings.training.resume == "auto" and not settings.logging.folder:
+            raise UserError("training.resume=auto needs the folder of the runs", "give logging.folder")
+        return
+    needed = {"data.train_dataset": settings.data.train_dataset, "logging.folder": settings.logging.folder}
+    missing = ", ".join(name for name, value in needed.items() if value is None)
+    if missing:
+        raise UserError(f"missing {missing}", "give --section.name=value or set it in a --config-file")
