@@ -5,4 +5,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 ./setup.sh
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
-exec .venv/bin/python -m pytest -q -n auto --dist loadscope "$@"
+exec .venv/bin/python -m pytest -q -n auto --dist loadscope --durations=30 "$@"
