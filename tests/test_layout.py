@@ -1,4 +1,7 @@
-"""The layout's promises: imports go only forward, an addition is one file, nothing is of one machine."""
+"""The layout's promises: imports go only down the floors, the library speaks its own words, nothing is of one machine.
+
+That an addition is one file: test_plugins.py.
+"""
 
 import ast
 import re
@@ -6,20 +9,26 @@ import subprocess
 import sys
 
 import pytest
-import torch
-from loading import ROOT, labels_of, task
 
-from pipelines import loaders, ops
-from pipelines.errors import UserError
-from pipelines.loaders import open_loader
-from pipelines.stages import parse
+from tests.support.scripts import ROOT
 
-SCRIPTS = {path.stem for path in ROOT.glob("*.py")}
+SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - {"setup"}
+# From the bottom: each may import what lies below it
+FLOORS = [{"beton"}, {"pipelines", "runtime"}, SCRIPTS]
+LIBRARY = {"numpy", "numba", "llvmlite", "torch", "cv2", "PIL", "beton"}
+# For what a part of it does: the references of stages, a progress bar, a kernel for CUDA
+IN_FUNCTIONS = {"torchvision", "timm", "tqdm", "ffcv"}
 
 
-def imported(path):
-    """Top-level names of the modules that a file imports anywhere in it."""
-    for node in ast.walk(ast.parse(path.read_text())):
+def files_of(package):
+    files = sorted((ROOT / package).rglob("*.py"))
+    assert files
+    return files
+
+
+def imported(path, nodes=ast.walk):
+    """Top-level names of the modules that a file imports: anywhere in it, or in some of its `nodes`."""
+    for node in nodes(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -27,72 +36,42 @@ def imported(path):
             yield node.module.split(".")[0]
 
 
-@pytest.mark.parametrize(("package", "later"), [("pipelines", {"runtime", *SCRIPTS}), ("runtime", SCRIPTS)])
-def test_imports_go_only_forward(package, later):
-    files = sorted((ROOT / package).rglob("*.py"))
-    assert len(files) > 10
-    for path in files:
-        assert not set(imported(path)) & {*later, "tests"}, path
+def at_module_level(tree):
+    """The nodes that run, or are seen by type checkers, when a module is imported: none within a function."""
+    for node in ast.iter_child_nodes(tree):
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            yield node
+            yield from at_module_level(node)
 
 
-STAGE = '''
-"""invert: the negative."""
-from torchvision.transforms import Lambda
-from PIL.ImageOps import invert
-from pipelines.stages import Stage
-
-class Invert(Stage):
-    def apply(self, images, keys):
-        images[:] = 255 - images
-    def reference(self):
-        return Lambda(invert)
-
-STAGE = Invert
-'''
+@pytest.mark.parametrize(("package", "floor"), [("beton", 0), ("pipelines", 1), ("runtime", 1)])
+def test_imports_go_only_down(package, floor):
+    above = set().union(*FLOORS[floor + 1 :], {"tests", "benchmarks"})
+    if floor == 1:
+        above |= {"runtime"} - {package}  # a pipeline is what the scripts are told, runtime tells it
+    for path in files_of(package):
+        assert not set(imported(path)) & above, path
 
 
-@pytest.mark.parametrize(("loader", "data"), [("ffcv", "beton"), ("torch", "folder")])
-def test_a_stage_is_one_file(numbered, tmp_path, monkeypatch, loader, data):
-    (tmp_path / "invert.py").write_text(STAGE)
-    monkeypatch.setattr(ops, "__path__", [*ops.__path__, str(tmp_path)])
-    monkeypatch.delitem(sys.modules, "pipelines.ops.invert", raising=False)
-    given = {"shuffle": False, "workers": 1}
-    pictures = []
-    for stages in ("center(24)", "center(24)|invert"):
-        opened = open_loader(loader, task(numbered[data], stages=stages, **given))
-        pictures.append(torch.cat([images for images, _ in opened]))
-        opened.close()
-    assert torch.equal(pictures[1], 255 - pictures[0])
-    monkeypatch.undo()
-    with pytest.raises(UserError, match="add pipelines/ops/invert.py"):
-        parse("center(24)|invert")
+def test_scripts_do_not_import_one_another():
+    for name in SCRIPTS:
+        assert not set(imported(ROOT / f"{name}.py")) & {*SCRIPTS, "tests", "benchmarks"}, name
 
 
-LOADER = '''
-"""Batches of the FFCV loader, backwards."""
-from pipelines.loaders import ffcv
-needs, reads = NEEDS, "beton"
-
-def open_loader(task):
-    return Loader(task)
-
-class Loader(ffcv.Loader):
-    def __iter__(self):
-        return iter(list(super().__iter__())[::-1])
-'''
+def test_the_library_imports_only_what_it_needs():
+    for path in files_of("beton"):
+        found = set(imported(path)) - set(sys.stdlib_module_names) - LIBRARY
+        assert found <= IN_FUNCTIONS, path
+        assert not found & set(imported(path, at_module_level)), path
 
 
-def test_a_loader_is_one_file(numbered, tmp_path, monkeypatch):
-    (tmp_path / "backwards.py").write_text(LOADER.replace("NEEDS", "{'numpy': 'numpy'}"))
-    (tmp_path / "lacking.py").write_text(LOADER.replace("NEEDS", "{'no_such_module': 'its-package'}"))
-    monkeypatch.setattr(loaders, "__path__", [*loaders.__path__, str(tmp_path)])
-    for name in ("backwards", "lacking"):
-        monkeypatch.delitem(sys.modules, f"pipelines.loaders.{name}", raising=False)
-    assert {"backwards", "ffcv", "torch"} <= set(loaders.known())
-    given = task(numbered["beton"], shuffle=False, batch_size=1)
-    assert labels_of(open_loader("backwards", given)) == list(range(45))[::-1]
-    with pytest.raises(UserError, match="pip install its-package"):
-        open_loader("lacking", given)
+def test_the_library_names_no_parameter_of_a_script():
+    """Its messages and comments name arguments of its functions; runtime/config.py translates them."""
+    sections = r"\b(cfg|data|training|validation|lr|model|logging|dist)\.[a-z]\w+[= ]"
+    for path in files_of("beton"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                assert not re.search(sections, f"{node.value} "), f"{path}, line {node.lineno}: {node.value}"
 
 
 # Folders of one machine, and registries. Written so that this file does not match.

@@ -2,11 +2,11 @@
 
 import re
 
-from conftest import ROOT, run_script
+from tests.support.scripts import ROOT, here
 
 
 def test_tables_are_up_to_date():
-    done = run_script("benchmarks/update_readme.py", "--check")
+    done = here("benchmarks/update_readme.py", "--check")
     assert done.returncode == 0, done.stderr
 
 

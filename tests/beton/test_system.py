@@ -1,0 +1,83 @@
+"""beton/system.py on a system that has everything, and on one that has nothing of it."""
+
+import hashlib
+import mmap
+import os
+import signal
+
+import pytest
+
+from beton import system
+
+
+class Bare:
+    """A memory map without madvise."""
+
+
+@pytest.fixture(params=["all", "nothing"], autouse=True)
+def calls(request, monkeypatch):
+    if request.param == "nothing":
+        take_away(monkeypatch)
+    return request.param
+
+
+def take_away(monkeypatch) -> None:
+    """Remove what macOS or Windows lacks."""
+    monkeypatch.setattr(system, "fcntl", None)
+    for name in ("sched_getaffinity", "pread", "O_NONBLOCK", "O_DIRECTORY"):
+        monkeypatch.delattr(os, name, raising=False)
+    monkeypatch.delattr(mmap, "MADV_WILLNEED", raising=False)
+    monkeypatch.delattr(signal, "SIGHUP", raising=False)
+
+
+def test_there_is_at_least_one_core():
+    assert system.cores() >= 1
+
+
+def test_bytes_are_read_from_where_they_are(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(range(100)))
+    with open(tmp_path / "file", "rb") as file:
+        assert system.read_at(file, 4, 90) == bytes([90, 91, 92, 93])
+        assert system.read_at(file, 40, 95) == bytes(range(95, 100))
+        assert system.read_at(file, 4, 3) == bytes([3, 4, 5, 6])
+
+
+def test_a_mapped_file_may_be_asked_for(tmp_path):
+    (tmp_path / "file").write_bytes(bytes(3 * mmap.PAGESIZE))
+    with open(tmp_path / "file", "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        system.advise_willneed(mapped, mmap.PAGESIZE + 5, 100)
+    system.advise_willneed(Bare(), 0, 10)
+
+
+def test_a_second_lock_is_refused_where_there_are_locks(tmp_path, calls):
+    with system.open_to_update(tmp_path / "file") as one, system.open_to_update(tmp_path / "file") as other:
+        assert system.lock(one)
+        assert system.lock(other) == (calls == "nothing")
+
+
+def test_a_file_opened_to_update_keeps_its_bytes(tmp_path):
+    with system.open_to_update(tmp_path / "file") as file:
+        file.write(b"here\n")
+    with system.open_to_update(tmp_path / "file") as file:
+        assert file.read() == b"here\n"
+
+
+def test_a_file_opened_to_read(tmp_path):
+    (tmp_path / "file").write_bytes(b"\r\n\x1a")
+    with os.fdopen(system.open_to_read(tmp_path / "file"), "rb") as file:
+        assert file.read() == b"\r\n\x1a"
+
+
+def test_folders_are_synced(tmp_path):
+    system.sync_folder(tmp_path)
+
+
+def test_sha256(tmp_path):
+    content = os.urandom((2 << 20) + 17)
+    (tmp_path / "file").write_bytes(content)
+    assert system.sha256(tmp_path / "file") == hashlib.sha256(content).hexdigest()
+
+
+def test_signals_that_the_system_has(calls):
+    expected = (signal.SIGTERM,) if calls == "nothing" else (signal.SIGTERM, signal.SIGHUP)
+    assert system.signals("SIGTERM", "SIGHUP", "SIGNONSENSE") == expected

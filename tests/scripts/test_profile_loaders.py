@@ -1,0 +1,118 @@
+"""The profiler through the command line: real loaders on small data, and reports of finished runs."""
+
+import json
+
+import pytest
+
+from tests.support.scripts import forked, run_script
+
+ROW_KEYS = {
+    "loader", "protocol", "images_per_second", "cpu_seconds_per_image", "first_batch_seconds", "peak_memory_bytes",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def report(photo_folder, betons, tmp_path_factory):
+    """Folder of a load report, made as a user makes it."""
+    out = tmp_path_factory.mktemp("report")
+    done = run_script(
+        "profile_loaders.py", f"--profile.photos={photo_folder}/train", f"--profile.dataset={betons['train']}",
+        "--profile.stages=center(48)", "--profile.loaders=beton,torch,cached,ffcv",
+        "--profile.batch_size=16",
+        "--profile.rounds=1", "--profile.seconds=0.2", f"--profile.out={out}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert str(out / "report.html") in done.stdout.splitlines()[-1]
+    return out
+
+
+def test_load_report_has_a_row_for_each_loader(report):
+    found = json.loads((report / "report.json").read_text())
+    assert found["stages"] == "center(48)"
+    assert found["machine"]["cores"] >= 1
+    assert [row["loader"] for row in found["rows"]] == ["beton", "torch", "cached", "ffcv"]
+    for row in found["rows"]:
+        assert row.keys() >= ROW_KEYS
+        assert row["protocol"] == "load"
+        speed = row["images_per_second"]
+        assert 0 < speed["min"] <= speed["median"] <= speed["max"]
+        assert speed["n"] == 1
+        assert row["first_batch_seconds"] > 0 and row["peak_memory_bytes"] > 0
+    speeds = {row["loader"]: row["images_per_second"]["median"] for row in found["rows"]}
+    assert speeds["cached"] > speeds["beton"], "the ceiling is above"
+    for row in found["rows"]:
+        assert row["ratio_to_torch"] == pytest.approx(speeds[row["loader"]] / speeds["torch"])
+
+
+def test_load_report_has_its_files(report):
+    names = {"report.json", "report.md", "report.html"}
+    names |= {f"{plot}.{kind}" for plot in ("runtime_per_epoch", "images_per_second") for kind in ("png", "svg")}
+    assert names <= {path.name for path in report.iterdir()}
+
+
+def test_train_protocol_trains_with_each_loader_and_plots_it(photo_folder, betons, tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "model: {arch: 'timm:test_resnet'}\ntraining: {batch_size: 24, epochs: 2}\nlr: {lr: 0.05, lr_peak_epoch: 1}\n"
+        "resolution: {min_res: 32, max_res: 32}\nvalidation: {resolution: 32, batch_size: 16}\n"
+    )
+    out = tmp_path / "report"
+    done = forked(
+        "profile_loaders.py", "--profile.protocol=train", f"--profile.photos={photo_folder}/train",
+        f"--profile.val_photos={photo_folder}/val", f"--profile.dataset={betons['train']}",
+        f"--profile.val_dataset={betons['val']}", "--profile.loaders=beton,torch", f"--profile.config={recipe}",
+        "--profile.rounds=1", f"--profile.out={out}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads((out / "report.json").read_text())
+    for row in found["rows"]:
+        assert row["protocol"] == "train"
+        assert row.keys() >= ROW_KEYS
+        assert 0 <= row["top_1"]["mean"] <= 1
+        assert row["cpu_seconds_per_image"] > 0
+    for plot in ("runtime_per_epoch", "accuracy_per_epoch", "loss_per_epoch"):
+        assert (out / f"{plot}.png").stat().st_size > 1000
+
+    # The same report again, from the folders that the runs left
+    runs = sorted(str(path.parent) for path in out.glob("*/run/log.jsonl"))
+    again = tmp_path / "again"
+    done = forked("profile_loaders.py", f"--profile.runs={','.join(runs)}", f"--profile.out={again}")
+    assert done.returncode == 0, done.stderr
+    rows = {row["loader"]: row for row in json.loads((again / "report.json").read_text())["rows"]}
+    for row in found["rows"]:
+        assert rows[row["loader"]]["images_per_second"] == row["images_per_second"]
+
+
+def test_several_recipes_for_transformers_make_one_report(betons, tmp_path):
+    for name in ("vit", "levit"):
+        (tmp_path / f"{name}.yaml").write_text(
+            "model: {arch: 'timm:test_vit', img_size: 32}\ndata: {resolution: 32}\nvalidation: {resolution: 32}\n"
+            "training: {batch_size: 24, epochs: 1, optimizer: adamw}\nlr: {lr: 1e-3, warmup_epochs: 0}\n"
+        )
+    out = tmp_path / "report"
+    done = forked(
+        "profile_loaders.py", "--profile.protocol=train", "--profile.trainer=train_transformers.py",
+        f"--profile.config={tmp_path}/vit.yaml,{tmp_path}/levit.yaml", "--profile.loaders=beton", "--profile.rounds=1",
+        f"--profile.dataset={betons['train']}", f"--profile.val_dataset={betons['val']}", f"--profile.out={out}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((out / "report.json").read_text())["rows"]
+    assert [(row["loader"], row["protocol"]) for row in rows] == [("beton", "train vit"), ("beton", "train levit")]
+    for plot in ("runtime_per_epoch", "accuracy_per_epoch", "loss_per_epoch"):
+        assert (out / f"{plot}.png").stat().st_size > 1000
+    assert "beton, levit" in (out / "runtime_per_epoch.svg").read_text()
+
+
+def test_rounds_make_one_row_and_a_loader_without_its_data_is_skipped_by_name(betons, tmp_path):
+    done = forked(
+        "profile_loaders.py", f"--profile.dataset={betons['train']}", "--profile.stages=rrc(32)|flip|normalize",
+        "--profile.loaders=torch,cached", "--profile.batch_size=16", "--profile.rounds=2", "--profile.seconds=0",
+        f"--profile.out={tmp_path}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = {row["loader"]: row for row in json.loads((tmp_path / "report.json").read_text())["rows"]}
+    assert rows["torch"]["skipped"] == "profile.photos is not given"
+    speed = rows["cached"]["images_per_second"]
+    assert speed["n"] == 2
+    assert 0 < speed["min"] <= speed["median"] <= speed["max"]
+    assert "skipped torch (load): profile.photos is not given" in done.stdout

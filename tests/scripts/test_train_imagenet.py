@@ -1,0 +1,143 @@
+"""Training through the command line: what a run leaves behind, ranks, evaluation; interruption: test_resume.py."""
+
+import json
+
+import pytest
+import timm
+import torch
+import torchvision
+
+from tests.support.scripts import forked, free_port, options, run_script
+from tests.support.training import assert_whole_photos, digest, log_of
+
+SMALL = {
+    "data.num_workers": 2,
+    "data.in_memory": 1,
+    "resolution.min_res": 32,
+    "resolution.max_res": 64,
+    "resolution.start_ramp": 0,
+    "resolution.end_ramp": 2,
+    "training.batch_size": 24,
+    "training.epochs": 3,
+    "training.use_blurpool": 1,
+    "lr.lr": 0.05,
+    "lr.lr_peak_epoch": 1,
+    "validation.batch_size": 16,
+    "validation.resolution": 48,
+}
+TINY = {"model__arch": "timm:test_resnet"}  # where the model is not the point
+
+
+def arguments(betons, folder, **changes):
+    """Command line of a small run; `changes` have __ for the dot."""
+    data = {"data.train_dataset": betons["train"], "data.val_dataset": betons["val"]}
+    return ["train_imagenet.py", *options(SMALL | data, logging__folder=folder, logging__name="run", **changes)]
+
+
+def train(betons, folder, runner=forked, **changes):
+    """Run the trainer; returns the run's folder."""
+    done = runner(*arguments(betons, folder, **changes))
+    assert done.returncode == 0, done.stderr
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def finished(betons, tmp_path_factory):
+    """A finished run of three epochs, started as a user starts it."""
+    return train(betons, tmp_path_factory.mktemp("finished"), run_script)
+
+
+def test_run_folder_holds_parameters_log_and_weights(finished):
+    noted = json.loads((finished / "params.json").read_text())
+    assert noted["params"]["training.epochs"] == 3
+    assert noted["origin"]["training.epochs"] == "command line"
+    assert noted["origin"]["training.momentum"] == "default"
+    assert noted["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert noted["machine"]["cores"] >= 1
+    lines = log_of(finished)
+    assert [line["epoch"] for line in lines] == [0, 1, 2]
+    assert [line["res"] for line in lines] == [32, 64, 64]
+    for line in lines:
+        assert line["train_loss"] > 0
+        assert 0 <= line["wait_time"] <= line["train_time"]
+        assert line["images"] == 120
+        assert line["val_images"] == 41
+        assert line["loader"] == "beton"
+        assert_whole_photos(line, "top_1")
+    assert not list(finished.glob(".*")), "temporary files are left"
+
+
+def test_final_weights_load_into_the_plain_model(finished):
+    weights = torch.load(finished / "final_weights.pt", weights_only=True)
+    torchvision.models.resnet18(num_classes=10).load_state_dict(weights)
+
+
+def test_same_seed_trains_the_same_weights_and_another_seed_does_not(betons, tmp_path):
+    one, same, other = (
+        digest(train(betons, tmp_path / name, **TINY, **changes))
+        for name, changes in (("one", {}), ("same", {"data__num_workers": 1}), ("other", {"training__seed": 1}))
+    )
+    assert one == same != other
+
+
+def test_eval_only_evaluates_the_given_weights(finished, betons, tmp_path):
+    for given in (
+        {"model__weights": finished / "final_weights.pt"},
+        {"model__weights": finished / "checkpoint.pt"},
+        {"training__resume": finished},
+    ):
+        done = forked(*arguments(betons, tmp_path, training__eval_only=1, **given))
+        assert done.returncode == 0, done.stderr
+        last = log_of(finished)[-1]
+        assert f"top_1={last['top_1']:.6g}" in done.stdout
+        assert f"val_loss={last['val_loss']:.6g}" in done.stdout
+        assert not tmp_path.joinpath("run").exists()
+
+
+def test_standard_loader_trains_from_the_photo_folder(photo_folder, tmp_path):
+    folders = {split: photo_folder / split for split in ("train", "val")}
+    lines = log_of(train(folders, tmp_path, data__loader="torch", training__epochs=1, **TINY))
+    assert lines[0]["loader"] == "torch"
+    assert lines[0]["val_images"] == 41
+
+
+@pytest.mark.parametrize("how", ["spawn", "torchrun"])
+def test_two_ranks_share_the_work_and_count_every_photo_once(betons, tmp_path, how):
+    changes = TINY | {"training__epochs": 2, "training__batch_size": 12, "training__precision": "none"}
+    if how == "spawn":
+        changes |= {"training__distributed": 1, "dist__world_size": 2, "dist__port": free_port()}
+        run = train(betons, tmp_path, **changes)
+    else:
+        command = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
+        run = train(betons, tmp_path, lambda *argv: run_script(*command, *argv), **changes)
+    for line in log_of(run):
+        assert line["images"] == 60  # of each rank
+        assert line["val_images"] == 41
+        assert_whole_photos(line, "top_1")
+    weights = torch.load(run / "final_weights.pt", weights_only=True)
+    timm.create_model("test_resnet", num_classes=10).load_state_dict(weights)
+
+
+def test_log_level_0_evaluates_only_at_the_end(betons, tmp_path):
+    lines = log_of(train(betons, tmp_path, logging__log_level=0, training__epochs=2, **TINY))
+    assert "top_1" not in lines[0]
+    assert "top_1" in lines[1]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "none"])
+def test_every_precision_trains_on_a_cpu(betons, tmp_path, precision):
+    lines = log_of(train(betons, tmp_path, training__precision=precision, training__epochs=1, **TINY))
+    assert lines[0]["precision"] == precision
+    assert 1 < lines[0]["train_loss"] < 5
+
+
+def test_timm_model_with_its_own_norms_trains(betons, tmp_path):
+    run = train(betons, tmp_path, model__arch="timm:resnet10t", training__epochs=1, lr__lr_schedule_type="step")
+    weights = torch.load(run / "final_weights.pt", weights_only=True)
+    timm.create_model("resnet10t", num_classes=10).load_state_dict(weights)
+
+
+@pytest.mark.slow
+def test_compiled_model_trains_to_the_same_weights_names(betons, tmp_path):
+    run = train(betons, tmp_path, training__compile=1, training__epochs=1)
+    torchvision.models.resnet18(num_classes=10).load_state_dict(torch.load(run / "final_weights.pt", weights_only=True))

@@ -1,0 +1,1 @@
+"""What tests share. Imported as tests.support.<module>."""

@@ -1,0 +1,3 @@
+from tests.support.faults import markdown
+
+print(markdown(), end="")

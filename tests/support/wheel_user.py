@@ -1,0 +1,70 @@
+"""What a user of the installed library does first; tests/wheel.sh runs it where nothing else is installed.
+
+Writes a .beton, reads it, and trains on it for ten steps. Only `beton` and what it depends on is imported.
+"""
+
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+import beton
+
+COMPILERS = ("cc", "gcc", "g++", "c++", "clang", "pkg-config")
+
+
+def photos(count: int) -> list[tuple[np.ndarray, int]]:
+    """(pixels, label): class 0 is dark, class 1 is light."""
+    rng = np.random.default_rng(0)
+    return [(rng.integers(100 * (i % 2), 100 * (i % 2) + 150, (48, 64, 3), np.uint8), i % 2) for i in range(count)]
+
+
+def train(path: Path, steps: int) -> list[float]:
+    """The loss of each step."""
+    import torch
+
+    torch.manual_seed(0)
+    loader = beton.Loader(path, batch_size=32, image="rrc(32)|flip|normalize", workers=2)
+    model = torch.nn.Sequential(torch.nn.AvgPool2d(8), torch.nn.Flatten(), torch.nn.Linear(48, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    losses = []
+    while len(losses) < steps:
+        for images, labels in loader:
+            loss = torch.nn.functional.cross_entropy(model(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    loader.close()
+    return losses[:steps]
+
+
+def main() -> None:
+    """Ends with an exception where anything is not as it should be."""
+    found = [name for name in COMPILERS if shutil.which(name)]
+    if found:
+        raise SystemExit(f"there is {found[0]} on PATH: this shows nothing")
+    started, dataset = time.monotonic(), photos(128)
+    with tempfile.TemporaryDirectory() as folder:
+        for mode in ("raw", "jpg", "blocks"):
+            path = Path(folder) / f"{mode}.beton"
+            beton.write(dataset, path, workers=2, write_mode=mode, classes=["dark", "light"])
+            with beton.open(path) as file:
+                pixels, label = file[17]
+                if len(file) != 128 or label != 1 or file.classes != ["dark", "light"]:
+                    raise SystemExit(f"{mode}: the file has other samples")
+                difference = np.abs(pixels.astype(int) - dataset[17][0]).mean()
+                if difference > {"raw": 0, "jpg": 30, "blocks": 30}[mode]:
+                    raise SystemExit(f"{mode}: other pixels, by {difference} on average")
+            losses = train(path, 10)
+            if not losses[-1] < 0.8 * losses[0]:
+                raise SystemExit(f"{mode}: ten steps do not learn: {losses}")
+    version = sys.version.split()[0]
+    print(f"Python {version}: written, read and trained on in {time.monotonic() - started:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
