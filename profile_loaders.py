@@ -2,7 +2,7 @@
 """Loaders side by side on the same photos and stages -> report.
 
     python profile_loaders.py --profile.photos=FOLDER/train --profile.dataset=train.beton \
-        --profile.stages='rrc(224)|flip|normalize' --profile.loaders=beton,torch,cached --profile.out=DIR
+        --profile.stages='rrc(224)|flip|normalize' --profile.loaders=beton,torch --profile.out=DIR
 
 Protocol `load`: batches on the host, nothing else. Protocol `train`: the real trainer (profile.trainer,
 profile.config, and the validation data); several recipes make one report. Every measurement is a fresh
@@ -30,7 +30,7 @@ _LEAVES_OUT = [
     "The page cache is warm: a first epoch is read before the clock starts. Cold disks and networks are not measured.",
     "The standard loader resizes with Pillow's antialiased bilinear filter, beton and ffcv by area.",
     "A .beton holds photos that were downscaled and encoded once more; the photo folder holds the originals.",
-    "`cached` repeats one batch: the ceiling, not a loader to train with.",
+    "`cached` repeats one batch: the ceiling of protocol train, not a loader to train with.",
 ]
 
 

@@ -4,6 +4,7 @@ Every one gets the same task and yields the same: images and labels. `beton` is 
 """
 
 import importlib.util
+import os
 
 from beton.errors import UserError
 from beton.loading.base import Pipeline
@@ -36,4 +37,10 @@ def open_pipeline(name: str, task: Task) -> Pipeline:
         raise UserError(f"the pipeline '{name}' cannot {task.on_error} damaged samples", "set `on_error`='raise'")
     if task.verify and not pipeline.verifies:
         raise UserError(f"the pipeline '{name}' has no checksums to compare with", "set `verify`=0")
+    if pipeline.reads == "photos" and os.path.isfile(task.dataset):
+        to_do = "give the folder that holds the class folders, or `pipeline`='beton'"
+        raise UserError(f"the pipeline '{name}' reads photo folders, and {task.dataset} is a file", to_do)
+    if pipeline.reads == "beton" and os.path.isdir(task.dataset):
+        to_do = "write a .beton of it, or set `pipeline`='torch'"
+        raise UserError(f"the pipeline '{name}' reads .beton files, and {task.dataset} is a folder", to_do)
     return pipeline(task)

@@ -13,6 +13,7 @@ class Cached(Pipeline):
     """One batch for all; whichever epoch a run resumes with, it is the same."""
 
     reads = "any"
+    is_ceiling = True
 
     def open(self) -> None:
         """Open a .beton or a photo folder, whichever the data set is; raises UserError."""

@@ -31,8 +31,9 @@ class Pipeline:
     """Base class: it has the order, the epochs, the copy to the device and the damaged samples.
 
     A subclass says what it `needs` (modules and the packages that bring them; it imports them in its methods), what it
-    `reads` ("beton", "photos": a folder with one folder for each class, or "any"), which `on_error` it knows and
-    whether it `verifies` checksums. It implements open() and read(), and release() if it holds something.
+    `reads` ("beton", "photos": a folder with one folder for each class, or "any"), which `on_error` it knows,
+    whether it `verifies` checksums, and whether it `is_ceiling`: loads nothing, so that its speed means something only
+    in training. It implements open() and read(), and release() if it holds something.
 
     `num_samples` (of the whole data set), `classes` (names), `left_out` (damaged samples of the epoch so far, and why).
     """
@@ -42,6 +43,7 @@ class Pipeline:
     on_error: ClassVar[tuple[str, ...]] = (RAISE,)
     verifies: ClassVar[bool] = False
     worker_kind: ClassVar[str] = "threads"
+    is_ceiling: ClassVar[bool] = False
 
     num_samples: int
     classes: list[str]

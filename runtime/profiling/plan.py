@@ -80,6 +80,8 @@ def _why_skipped(name: str, profile, protocol: str) -> str | None:
     """Why a loader cannot be measured, or None; raises UserError for an unknown one or an invalid path."""
     if packages := pipelines.missing(name):
         return f"{', '.join(packages)} not installed (pip install {' '.join(packages)})"
+    if pipelines.get(name).is_ceiling and protocol == "load":
+        return "it loads nothing; it is the ceiling of protocol train"
     for prefix in ["", "val_"] if protocol == "train" else [""]:
         if _path_for(name, profile, prefix) is None:
             return f"profile.{prefix}{'photos' if pipelines.get(name).reads == 'photos' else 'dataset'} is not given"

@@ -81,9 +81,7 @@ def draw(rows: list[dict], runs: dict[str, list[dict]], settings: dict) -> tuple
     """
     plots, reasons = {}, []
     with matplotlib.style.context(["default", _STYLE]):
-        # `cached` does nothing while loading: its bar would dwarf the others
-        shown = [row for row in rows if row["protocol"] != "load" or row["loader"] != "cached"]
-        loads = [row for row in shown if row["protocol"] == "load" and is_measured(row, "images_per_second")]
+        loads = [row for row in rows if row["protocol"] == "load" and is_measured(row, "images_per_second")]
         if loads:
             title = "Images per second while loading"
             hint = "protocol load; bar: median, whisker: min to max; higher is better"
@@ -92,7 +90,7 @@ def draw(rows: list[dict], runs: dict[str, list[dict]], settings: dict) -> tuple
         if runs:
             _draw_runs(runs, plots, reasons)
         else:
-            _draw_passes(shown, settings, plots, reasons)
+            _draw_passes(rows, settings, plots, reasons)
     return plots, reasons
 
 

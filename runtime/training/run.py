@@ -43,6 +43,8 @@ def run_recipe(recipe: engine.Recipe, settings, rank: Rank, data: Data, validati
         data_set = settings.data.val_dataset if settings.training.eval_only else settings.data.train_dataset
         check_classes("the weights", start.classes, data_set, validation.classes)
     if settings.training.eval_only:
+        if start.classes is None and rank.first:
+            print(f"=> the weights name no classes: those of {settings.data.val_dataset} are taken, in their order")
         stats = engine.evaluate_all(recipe, validation, rank, bool(settings.validation.lr_tta))
         if rank.first:
             print("=> " + " ".join(f"{name}={value:.6g}" for name, value in stats.items()))

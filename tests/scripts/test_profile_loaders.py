@@ -17,8 +17,7 @@ def report(photo_folder, betons, tmp_path_factory):
     out = tmp_path_factory.mktemp("report")
     done = run_script(
         "profile_loaders.py", f"--profile.photos={photo_folder}/train", f"--profile.dataset={betons['train']}",
-        "--profile.stages=center(48)", "--profile.loaders=beton,torch,cached,ffcv",
-        "--profile.batch_size=16",
+        "--profile.stages=center(48)", "--profile.loaders=beton,torch", "--profile.batch_size=16",
         "--profile.rounds=1", "--profile.seconds=0.2", f"--profile.out={out}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -30,7 +29,7 @@ def test_load_report_has_a_row_for_each_loader(report):
     found = json.loads((report / "report.json").read_text())
     assert found["stages"] == "center(48)"
     assert found["machine"]["cores"] >= 1
-    assert [row["loader"] for row in found["rows"]] == ["beton", "torch", "cached", "ffcv"]
+    assert [row["loader"] for row in found["rows"]] == ["beton", "torch"]
     for row in found["rows"]:
         assert row.keys() >= ROW_KEYS
         assert row["protocol"] == "load"
@@ -39,7 +38,6 @@ def test_load_report_has_a_row_for_each_loader(report):
         assert speed["n"] == 1
         assert row["first_batch_seconds"] > 0 and row["peak_memory_bytes"] > 0
     speeds = {row["loader"]: row["images_per_second"]["median"] for row in found["rows"]}
-    assert speeds["cached"] > speeds["beton"], "the ceiling is above"
     for row in found["rows"]:
         assert row["ratio_to_torch"] == pytest.approx(speeds[row["loader"]] / speeds["torch"])
 
@@ -60,11 +58,12 @@ def test_train_protocol_trains_with_each_loader_and_plots_it(photo_folder, beton
     done = forked(
         "profile_loaders.py", "--profile.protocol=train", f"--profile.photos={photo_folder}/train",
         f"--profile.val_photos={photo_folder}/val", f"--profile.dataset={betons['train']}",
-        f"--profile.val_dataset={betons['val']}", "--profile.loaders=beton,torch", f"--profile.config={recipe}",
+        f"--profile.val_dataset={betons['val']}", "--profile.loaders=torch,cached", f"--profile.config={recipe}",
         "--profile.rounds=1", f"--profile.out={out}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "report.json").read_text())
+    assert [row["loader"] for row in found["rows"]] == ["torch", "cached"]
     for row in found["rows"]:
         assert row["protocol"] == "train"
         assert row.keys() >= ROW_KEYS
@@ -103,16 +102,17 @@ def test_several_recipes_for_transformers_make_one_report(betons, tmp_path):
     assert "beton, levit" in (out / "runtime_per_epoch.svg").read_text()
 
 
-def test_rounds_make_one_row_and_a_loader_without_its_data_is_skipped_by_name(betons, tmp_path):
+def test_rounds_make_one_row_and_what_cannot_be_measured_is_skipped_by_name(betons, tmp_path):
     done = forked(
         "profile_loaders.py", f"--profile.dataset={betons['train']}", "--profile.stages=rrc(32)|flip|normalize",
-        "--profile.loaders=torch,cached", "--profile.batch_size=16", "--profile.rounds=2", "--profile.seconds=0",
+        "--profile.loaders=torch,cached,beton", "--profile.batch_size=16", "--profile.rounds=2", "--profile.seconds=0",
         f"--profile.out={tmp_path}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = {row["loader"]: row for row in json.loads((tmp_path / "report.json").read_text())["rows"]}
     assert rows["torch"]["skipped"] == "profile.photos is not given"
-    speed = rows["cached"]["images_per_second"]
+    speed = rows["beton"]["images_per_second"]
     assert speed["n"] == 2
     assert 0 < speed["min"] <= speed["median"] <= speed["max"]
     assert "skipped torch (load): profile.photos is not given" in done.stdout
+    assert "skipped cached (load): it loads nothing; it is the ceiling of protocol train" in done.stdout

@@ -1,12 +1,15 @@
 """Training through the command line: what a run leaves behind, ranks, evaluation; interruption: test_resume.py."""
 
 import json
+import shutil
 
 import pytest
 import timm
 import torch
 import torchvision
 
+from beton.sources.imagefolder import open_source
+from tests.support.betons import write_source
 from tests.support.scripts import forked, free_port, options, run_script
 from tests.support.training import assert_whole_photos, digest, log_of
 
@@ -92,6 +95,49 @@ def test_eval_only_evaluates_the_given_weights(finished, betons, tmp_path):
         assert f"top_1={last['top_1']:.6g}" in done.stdout
         assert f"val_loss={last['val_loss']:.6g}" in done.stdout
         assert not tmp_path.joinpath("run").exists()
+
+
+def evaluate(val, *given):
+    """`train_imagenet.py` with training.eval_only and nothing that only training needs."""
+    small = {"data.val_dataset": val, "validation.resolution": 48, "validation.batch_size": 16}
+    small |= {"training.eval_only": 1, "training.use_blurpool": 1, "data.num_workers": 1, "data.in_memory": 1}
+    return forked("train_imagenet.py", *options(small), *given)
+
+
+def test_eval_only_needs_neither_training_data_nor_a_folder_for_runs(finished, betons):
+    for given in (f"--model.weights={finished}/final_weights.pt", f"--training.resume={finished}"):
+        done = evaluate(betons["val"], given)
+        assert done.returncode == 0, done.stderr
+        assert f"top_1={log_of(finished)[-1]['top_1']:.6g}" in done.stdout
+    done = evaluate(betons["val"], "--training.eval_only=0")
+    assert done.returncode == 2
+    assert "missing data.train_dataset, logging.folder" in done.stderr
+
+
+@pytest.mark.parametrize("kind", ["weights", "checkpoint", "run folder"])
+def test_eval_only_refuses_photos_of_other_classes(finished, betons, photo_folder, tmp_path, kind):
+    given = {
+        "weights": f"--model.weights={finished}/final_weights.pt",
+        "checkpoint": f"--model.weights={finished}/checkpoint.pt",
+        "run folder": f"--training.resume={finished}",
+    }[kind]
+    classes = json.loads((finished / "final_weights.classes.json").read_text())
+    assert classes == sorted(path.name for path in (photo_folder / "train").iterdir())
+    # As many classes, one of which has another name and so another number
+    shutil.copytree(photo_folder / "val", tmp_path / "val")
+    (tmp_path / "val" / classes[0]).rename(tmp_path / "val" / "zebra")
+    write_source(open_source(str(tmp_path / "val"), "val"), tmp_path / "val.beton", "jpg", max_resolution=128)
+    done = evaluate(tmp_path / "val.beton", given)
+    assert done.returncode == 2
+    assert f"class 0 is '{classes[0]}' in the weights, and '{classes[1]}' in {tmp_path}/val.beton" in done.stderr
+    assert "top_1" not in done.stdout
+
+
+def test_eval_only_says_that_weights_from_elsewhere_name_no_classes(finished, betons, tmp_path):
+    shutil.copy(finished / "final_weights.pt", tmp_path)
+    done = evaluate(betons["val"], f"--model.weights={tmp_path}/final_weights.pt")
+    assert done.returncode == 0, done.stderr
+    assert f"=> the weights name no classes: those of {betons['val']} are taken, in their order" in done.stdout
 
 
 def test_standard_loader_trains_from_the_photo_folder(photo_folder, tmp_path):

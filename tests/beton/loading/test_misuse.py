@@ -56,9 +56,9 @@ def test_a_forked_child_that_continues_its_parents_epoch_is_an_error(numbered):
 
 
 def test_a_beton_for_the_standard_loader_and_a_folder_for_ours_are_told(numbered):
-    with pytest.raises(UserError, match=r"all.beton is a file, not a folder of photos"):
+    with pytest.raises(UserError, match=r"reads photo folders, and .*all.beton is a file; .*, or `pipeline`='beton'"):
         open_pipeline("torch", task(numbered["beton"]))
-    with pytest.raises(UserError, match="is a folder, not a .beton"):
+    with pytest.raises(UserError, match="reads .beton files, and .* is a folder; .* `pipeline`='torch'"):
         open_pipeline("beton", task(numbered["folder"]))
 
 
