@@ -8,6 +8,7 @@ import hashlib
 import mmap
 import os
 import signal
+import stat
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -62,14 +63,27 @@ def advise_willneed(mapped: mmap.mmap, start: int, length: int) -> None:
     mapped.madvise(mmap.MADV_WILLNEED, first, start + length - first)
 
 
-def open_to_read(path: str | Path) -> int:
-    """A descriptor of a file's bytes; never waits, though the path be a pipe without a writer. Raises OSError."""
-    return os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+def read_file(path: str | Path) -> bytes:
+    """The bytes of an ordinary file; raises OSError for others, and never waits, though it be a pipe or a device.
+
+    By descriptor, as a file object takes three times as many calls that release the GIL.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        about = os.fstat(descriptor)
+        if not stat.S_ISREG(about.st_mode):
+            raise OSError("it is not an ordinary file")
+        content = os.read(descriptor, about.st_size)
+        while len(content) < about.st_size and (more := os.read(descriptor, about.st_size - len(content))):
+            content += more
+        return content
+    finally:
+        os.close(descriptor)
 
 
 def open_to_update(path: str | Path) -> IO[bytes]:
     """Open a file to read and write, made if it is missing and not truncated if it is there. Raises OSError."""
-    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "rb+")
+    return os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666), "rb+", 1 << 20)
 
 
 def sync_folder(folder: str | Path) -> None:

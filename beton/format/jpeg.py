@@ -45,6 +45,16 @@ def has_exif(data: bytes) -> bool:
     return False
 
 
+def baseline_size(data: bytes) -> tuple[int, int] | None:
+    """(height, width) that the frame header of a baseline JPEG tells; None for other files."""
+    at = 2
+    while at + 10 <= len(data) and data[at] == 0xFF and data[at + 1] != _SOS:
+        if data[at + 1] == _SOF0:
+            return int.from_bytes(data[at + 5 : at + 7], "big"), int.from_bytes(data[at + 7 : at + 9], "big")
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return None
+
+
 def _plain_frame(frame: bytes | None, scan: bytes) -> tuple[int, int] | None:
     """The size that a frame header tells if it is one of a plain photo, all of which is in this scan."""
     if frame is None or len(frame) != 15 or len(scan) != 10 or frame[0] != 8 or frame[5] != 3:

@@ -27,6 +27,7 @@ _TURNS = {
 }
 
 _NO_JPEG, _OTHER_SIZE, _DAMAGED = (kernels.CODES[code] for code in (1, 2, 3))
+_LARGEST = 65500**2
 _START_OF_SCAN, _MOST_SCANS = b"\xff\xda", 500  # a progressive JPEG of more is made to take hours
 
 
@@ -46,15 +47,12 @@ def to_rgb(data: bytes) -> Image.Image:
 
 def to_pixels(data: bytes, bgr: bool = False) -> np.ndarray:
     """The pixels of to_rgb (uint8, H x W x 3), in the other order of channels if asked for; JPEGs take less time."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        image = Image.open(io.BytesIO(data))
-        if image.format == "JPEG" and image.mode == "RGB":
-            pixels = kernels.decode_jpeg(data, image.height, image.width, bgr)
-            if pixels is not None:
-                return pixels
-        image.load()
-    pixels = np.asarray(as_rgb(image))
+    height, width = (jpeg.baseline_size(data) if data.startswith(b"\xff\xd8\xff") else None) or (0, 0)
+    if 0 < height * width <= (Image.MAX_IMAGE_PIXELS or _LARGEST):  # Pillow warns of larger ones, and refuses some
+        pixels = kernels.decode_jpeg(data, height, width, bgr)
+        if pixels is not None:
+            return pixels
+    pixels = np.asarray(to_rgb(data))
     return np.ascontiguousarray(pixels[..., ::-1]) if bgr else pixels
 
 

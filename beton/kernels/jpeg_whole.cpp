@@ -91,8 +91,11 @@ EXPORTED int kernels_decode_jpeg(void* scratch, const uint8_t* data, uint64_t si
     for (int64_t y = 0; y < height; y++) {
         for (int i = 0; i < 3; i++) sample_row(picture.planes[i], y, sums.data() + 1, rows[i].data());
         to_rgb(first, second, third, width);
-        interleave_rows(bgr ? third : first, second, bgr ? first : third, width, made);
-        std::memcpy(pixels + 3 * y * width, made, size_t(3 * width));
+        // Whole vectors reach into the next row, which is made later; at the end there is none
+        uint8_t* row = pixels + 3 * y * width;
+        const bool fits = y * width + (width + LANES - 1) / LANES * LANES <= height * width;
+        interleave_rows(bgr ? third : first, second, bgr ? first : third, width, fits ? row : made);
+        if (!fits) std::memcpy(row, made, size_t(3 * width));
     }
     return GOOD;
 }

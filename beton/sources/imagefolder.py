@@ -1,7 +1,6 @@
 """A folder with one folder for each class; photos may lie in further folders below."""
 
 import os
-import stat
 from collections import Counter
 
 from beton import system
@@ -81,11 +80,7 @@ class PhotoFolder:
     def read(self, index: int) -> tuple[bytes, int]:
         """The photo's file, as it is, and its label; raises OSError if it cannot be read."""
         path, label = self._samples[index]
-        descriptor = system.open_to_read(path)
-        with os.fdopen(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):  # reading a device would wait for ever
-                raise OSError("it is not an ordinary file")
-            return file.read(), label
+        return system.read_file(path), label
 
 
 def _counts(name: str) -> bool:

@@ -45,12 +45,15 @@ class Journal:
         self._file.seek(self._end)
 
     def add(self, step) -> None:
-        """Append a step; once this returns, the death of the process does not lose it."""
+        """Append a step; once flush() returns, the death of the process does not lose it."""
         text = json.dumps(step).encode()
         check = zlib.crc32(text, self._check)
         self._file.write(b"%08x %b\n" % (check, text))
-        self._file.flush()
         self._check, self._end = check, self._end + len(text) + 10
+
+    def flush(self) -> None:
+        """Give the system all that has been added."""
+        self._file.flush()
 
     def close(self) -> None:
         self._file.close()

@@ -33,27 +33,34 @@ class Layout:
         self.crc32s = np.zeros(capacity, "<u4")
         self.count = self.index_crc32 = 0
         head = HEADER.itemsize + len(fields) * DESCRIPTOR.itemsize + self._metadata.nbytes
+        self._position = None  # of the file, where that is known
         self._at = self._start = -(-head // _ALIGNMENT) * _ALIGNMENT
 
     def place(self, encoded: list[Encoded], crc32: int, name: str, sample: int | None = None) -> list:
         """Append a sample, or replace the payloads of `sample`; `name` is for the error that it is too large.
 
-        Returns the step for the journal. The payloads outlive the process, should that die now.
+        Returns the step for the journal. Once flush() returns, the payloads outlive the process.
         """
         payloads = [e.payload for e in encoded if e.payload is not None]
         size = sum(payload.nbytes for payload in payloads)
         if size > LARGEST_PAGE:
             what = f"{name} takes {size} bytes, more than the largest page of {LARGEST_PAGE}"
             raise UserError(what, "set `max_resolution`, or write_mode='jpg'")
-        self._file.seek(self._address(size))
+        address = self._address(size)
+        if address != self._position:  # to seek would empty the file's buffer
+            self._file.seek(address)
         for payload in payloads:
             self._file.write(payload)
-        self._file.flush()
+        self._position = address + size
         sample = self.count if sample is None else sample
         values = [[list(e.values), 0 if e.payload is None else e.payload.nbytes, e.passed, e.note] for e in encoded]
         step = [sample, crc32, values]
         self._enter(step)
         return step
+
+    def flush(self) -> None:
+        """Give the system all that has been placed."""
+        self._file.flush()
 
     def take_over(self, step: list) -> bool:
         """Enter a sample that an earlier process has placed; False if its payloads do not lie there whole."""
@@ -75,15 +82,17 @@ class Layout:
         sample, self.crc32s[step[0]], values = step
         self._at = self._address(_size(values))
         self.notes.pop(sample, None)
+        row = []
         for (name, field), (given, size, passed, note) in zip(self.fields.items(), values, strict=True):
             if note:
                 self.notes[sample] = note
             if field.pointer is None:
-                self.records[name][sample] = given[0] if len(given) == 1 else tuple(given)
+                row.append(given[0] if len(given) == 1 else tuple(given))
                 continue
-            self.records[name][sample] = (*given, self._at)
+            row.append((*given, self._at))
             self.sizes[name][sample], self.passed[name][sample] = size, passed
             self._at += size
+        self._metadata[sample] = tuple(row)
         self.count = max(self.count, sample + 1)
 
     def truncate(self) -> None:
@@ -91,7 +100,7 @@ class Layout:
         self._file.truncate(self._at if self.count else 0)
         if self.count:  # the tables may have been begun
             self._file.seek(0)
-            self._file.write(np.zeros(self._start, np.uint8))
+            self._file.write(bytes(self._start))
 
     def finish(self) -> None:
         """Write the tables around the payloads."""

@@ -33,6 +33,7 @@ from beton.writing.options import WriteOptions, check_fields, differing, identit
 _CORRECT = "correct the sample or its source"
 _NOTHING = "nothing to resume, started anew"
 _JOURNAL_VERSION = 2
+_SECONDS_BETWEEN_FLUSHES = 0.1
 
 
 @dataclass
@@ -201,11 +202,34 @@ def _write_locked(file, source, path: Path, fields, options: WriteOptions, about
     return card
 
 
+class _Kept:
+    """Has what is placed and its steps outlive the process, now and then: for each sample it would take as long as to
+    store a small one."""
+
+    def __init__(self, layout: Layout, journal: Journal):
+        self._layout, self._journal, self._due = layout, journal, 0.0
+
+    def look(self) -> None:
+        """Flush if it is time."""
+        if time.monotonic() > self._due:
+            self._layout.flush()
+            self._journal.flush()  # after the payloads, as it says that they are there
+            self._due = time.monotonic() + _SECONDS_BETWEEN_FLUSHES
+
+    def __enter__(self) -> "_Kept":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._due = 0.0
+        self.look()
+
+
 def _fill(layout: Layout, journal: Journal, source, encoder: _Encoder, options, done: _Done, progress) -> None:
     """Place every sample that is not done."""
     workers, chunk = options.num_workers, options.chunk_size
     processes = getattr(source, "processes", False)
-    with closing(in_order(encoder, done.next, encoder.count, workers, chunk, processes)) as samples:
+    samples = in_order(encoder, done.next, encoder.count, workers, chunk, processes)
+    with closing(samples), _Kept(layout, journal) as kept:
         for index, sample in samples:  # an error stops the workers at once
             name = source.name(index)
             if sample.error is None:
@@ -214,6 +238,7 @@ def _fill(layout: Layout, journal: Journal, source, encoder: _Encoder, options, 
             else:
                 done.skipped.append(f"{name}: {sample.error}")
                 journal.add(done.skipped[-1])
+            kept.look()
             progress(1)
     if done.skipped:
         _restore(layout, journal, source, encoder, done)
