@@ -1,7 +1,6 @@
 """The compiled kernels: a C++ library that is built with the package.
 
-JIT code calls it by symbol (beton/kernels/jit.py); what Python itself needs of it is here. The library is loaded when
-it is first used.
+It is loaded when it is first used, and called without the GIL.
 """
 
 import ctypes
@@ -31,7 +30,11 @@ SIGNATURES = {
     "kernels_close": (None, [_pointer]),
     "kernels_crop": (
         ctypes.c_int,
-        [_pointer, _pointer, _size, *[_long] * 3, *[_pointer] * 2, *[_long] * 3, *[_pointer] * 3],
+        [_pointer, _pointer, _size, *[_long] * 3, *[_pointer] * 2, *[_long] * 2, *[_pointer] * 3],
+    ),
+    "kernels_crop_all": (
+        ctypes.c_int,
+        [*[_pointer] * 6, _long, *[_pointer] * 2, *[_long] * 2, *[_pointer] * 4],
     ),
     "kernels_decode_jpeg": (ctypes.c_int, [_pointer, ctypes.c_char_p, _size, *[_long] * 3, _pointer]),
     "kernels_blocks_size": (_size, [_long, _long]),
@@ -97,10 +100,10 @@ def crop(
     JPEG, say): decode it whole. Raises ValueError with the reason when the payload is damaged.
     """
     payload = np.ascontiguousarray(payload, np.uint8)
-    box, window, scale_shift = np.array(box, np.int64), np.array(window, np.int64), np.zeros(6, np.float32)
-    pixels = np.empty((*image_size, 3), np.uint8)
+    place, colours = np.array([*box, *window, mirror, 0, 0], np.int64), np.array([-1, 0], np.int64)
+    pixels, scale_shift = np.empty((*image_size, 3), np.uint8), np.zeros(6, np.float32)
     code = _library().kernels_crop(
-        _scratch().address, payload.ctypes.data, payload.size, mode, *size, box.ctypes.data, window.ctypes.data, mirror,
+        _scratch().address, payload.ctypes.data, payload.size, mode, *size, place.ctypes.data, colours.ctypes.data,
         *image_size, pixels.ctypes.data, None, scale_shift.ctypes.data,
     )  # fmt: skip
     if code == DECODE_WHOLE:
@@ -108,6 +111,29 @@ def crop(
     if code:
         raise ValueError(CODES[code])
     return pixels
+
+
+def crop_all(
+    scratch: int, file: np.ndarray, records: np.ndarray, sizes: np.ndarray, samples: np.ndarray, places: np.ndarray,
+    colours: np.ndarray, scale_shift: np.ndarray, images: np.ndarray,
+) -> tuple[int, int]:  # fmt: skip
+    """Rectangles of many photos of a file as images; returns (code, n) for the first that is not good, or (0, -1).
+
+    `scratch`: of open_scratch. `file` (uint8): all of it. `records` (those of beton.format.fields.image) and `sizes`
+    (int64) of its payloads; `samples` (int64, n) of these. `places` (int64, n x 12) and `colours` (int64, 2): of
+    beton.stages.plan.Plan. `images` (n x H x W x 3) are written: uint8, or float32, times and plus `scale_shift`
+    (float32, 6).
+    """
+    fields = records.dtype.fields
+    layout = np.array([records.strides[0], *(fields[name][1] for name in ("mode", "width", "height", "data_ptr"))])
+    failed, address = ctypes.c_int64(-1), images.ctypes.data
+    pixels, numbers = (address, None) if images.dtype == np.uint8 else (None, address)
+    code = _library().kernels_crop_all(
+        scratch, file.ctypes.data, records.ctypes.data, layout.ctypes.data, sizes.ctypes.data, samples.ctypes.data,
+        len(samples), places.ctypes.data, colours.ctypes.data, *images.shape[1:3], pixels, numbers,
+        scale_shift.ctypes.data, ctypes.byref(failed),
+    )  # fmt: skip
+    return code, failed.value
 
 
 def decode(payload: np.ndarray, mode: int, height: int, width: int) -> np.ndarray | None:

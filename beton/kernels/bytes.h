@@ -23,5 +23,14 @@ ALWAYS_INLINE void interleave(const Bytes* rgb, Bytes* made) {
     made[2] = SHUFFLE(rg2, rgb[2], 26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31);
 }
 
+// 16 pixels of three interleaved channels in the other order.
+ALWAYS_INLINE void mirror(const Bytes* rgb, Bytes* made) {
+    const Bytes a = rgb[0], b = rgb[1], c = rgb[2];
+    const Bytes middle = SHUFFLE(b, c, 15, 16, 11, 12, 13, 8, 9, 10, 5, 6, 7, 2, 3, 4, 0, 0);
+    made[0] = SHUFFLE(b, c, 29, 30, 31, 26, 27, 28, 23, 24, 25, 20, 21, 22, 17, 18, 19, 14);
+    made[1] = SHUFFLE(middle, a, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 31, 15);
+    made[2] = SHUFFLE(a, b, 17, 12, 13, 14, 9, 10, 11, 6, 7, 8, 3, 4, 5, 0, 1, 2);
+}
+
 }  // namespace
 }  // namespace kernels

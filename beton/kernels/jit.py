@@ -12,10 +12,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numba
-from llvmlite import binding
-from numba import types
-
-from beton.kernels import library_path
 
 
 def _cache_folder() -> str:
@@ -41,14 +37,3 @@ def jit(function: Callable) -> Callable:
         return numba.njit(nogil=True, error_model="numpy")(function)
     finally:
         numba.config.CACHE_DIR = before
-
-
-# By symbol and not by ctypes pointer, so that code which calls them can be cached on disk.
-binding.load_library_permanently(library_path())
-
-_pointer, _int, _long = types.uintp, types.int32, types.int64
-# Arguments: see kernels.cpp. Returns a code: 0, or a key of beton.kernels.CODES.
-kernels_crop = types.ExternalFunction(
-    "kernels_crop",
-    _int(_pointer, _pointer, types.uint64, *[_long] * 3, *[_pointer] * 2, *[_long] * 3, *[_pointer] * 3),
-)

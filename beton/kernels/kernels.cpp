@@ -1,5 +1,6 @@
 // What Python and the JIT code call, by name. Names of storage modes are not known here: see modes.cpp.
 #include <algorithm>
+#include <cstring>
 
 #include "kernels.h"
 
@@ -22,28 +23,120 @@ void needed(int64_t& start, int64_t& length, int64_t size, int64_t window, int64
     start += low, length = high - low;
 }
 
+// A rectangle of the image.
+struct Area {
+    int64_t top, bottom, left, right;
+    bool empty() const { return top >= bottom || left >= right; }
+};
+
+Area common(const Area& a, const Area& b) {
+    return {std::max(a.top, b.top), std::min(a.bottom, b.bottom), std::max(a.left, b.left), std::min(a.right, b.right)};
+}
+
+// Gives `area` a colour (0xRRGGBB).
+void paint(const Target& target, const Area& area, int64_t colour) {
+    const int rgb[3] = {int(colour >> 16 & 255), int(colour >> 8 & 255), int(colour & 255)};
+    for (int64_t y = area.top; y < area.bottom; y++) {
+        for (int64_t at = 3 * (y * target.row + area.left), x = area.left; x < area.right; x++, at += 3) {
+            for (int c = 0; c < 3; c++) {
+                if (target.numbers) target.numbers[at + c] = rgb[c] * target.scale[c] + target.shift[c];
+                else target.pixels[at + c] = uint8_t(rgb[c]);
+            }
+        }
+    }
+}
+
+// The same for what of `outer` is not in `inner`.
+void paint_around(const Target& target, const Area& outer, const Area& inner, int64_t colour) {
+    if (inner.empty()) return paint(target, outer, colour);
+    paint(target, {outer.top, inner.top, outer.left, outer.right}, colour);
+    paint(target, {inner.bottom, outer.bottom, outer.left, outer.right}, colour);
+    paint(target, {inner.top, inner.bottom, outer.left, inner.left}, colour);
+    paint(target, {inner.top, inner.bottom, inner.right, outer.right}, colour);
+}
+
+// Where the image shows the photo once it is moved, and where the resized box has edges with a colour behind them: the
+// crop and its target become those of that part, and the rest is painted. Returns whether there is such a part.
+bool clip(Crop& crop, Target& target, const int64_t* move, const int64_t* colours) {
+    const Area all = {0, crop.height, 0, crop.width};
+    Area shown = all;  // before it is mirrored and moved
+    if (colours[0] >= 0) shown = common(shown, {-crop.top, crop.rows - crop.top, -crop.left, crop.columns - crop.left});
+    auto placed = [&](Area area) {
+        if (crop.mirror) area = {area.top, area.bottom, crop.width - area.right, crop.width - area.left};
+        return common(all, {area.top + move[0], area.bottom + move[0], area.left + move[1], area.right + move[1]});
+    };
+    const Area moved = placed(all), seen = placed(shown);
+    paint_around(target, all, moved, colours[1]);
+    if (!moved.empty()) paint_around(target, moved, seen, colours[0]);
+    if (seen.empty()) return false;
+    // Back to places of the crop
+    const int64_t top = seen.top - move[0], left = seen.left - move[1];
+    const int64_t height = seen.bottom - seen.top, width = seen.right - seen.left;
+    crop.top += top, crop.left += crop.mirror ? crop.width - left - width : left;
+    crop.height = height, crop.width = width;
+    const int64_t at = 3 * (seen.top * target.row + seen.left);
+    if (target.numbers) target.numbers += at;
+    else target.pixels += at;
+    return true;
+}
+
 }  // namespace
 
 EXPORTED void* kernels_open() { return new Scratch; }
 
 EXPORTED void kernels_close(void* scratch) { delete (Scratch*)scratch; }
 
-// One photo -> one image. `box` is four numbers, `window` rows, columns, top, left, filter (beton/stages/base.py).
-// Returns a Code.
+// One photo -> one image. `place` has the four numbers of a box, the five of a window (beton/stages/base.py), whether the
+// image is mirrored, and by how many pixels it is moved in the end, downwards and to the right. `colours` (0xRRGGBB): what
+// the window shows beyond the edges (-1: it is mirrored there), and what a move leaves. Returns a Code.
 EXPORTED int kernels_crop(void* scratch, const uint8_t* data, uint64_t size, int64_t mode, int64_t height,
-                          int64_t width, const int64_t* box, const int64_t* window, int64_t mirror,
-                          int64_t image_height, int64_t image_width, uint8_t* pixels, float* numbers,
-                          const float* scale_shift) {
+                          int64_t width, const int64_t* place, const int64_t* colours, int64_t image_height,
+                          int64_t image_width, uint8_t* pixels, float* numbers, const float* scale_shift) {
     const Decode decode = decoder_of(mode);
     if (!decode) return DECODE_WHOLE;
     Scratch& own = *(Scratch*)scratch;
-    const Crop crop = {{box[0], box[1], box[2], box[3]}, window[0], window[1], window[2], window[3],
-                       image_height, image_width, int(window[4]), mirror != 0};
+    const int64_t *window = place + 4, *move = place + 10;
+    Crop crop = {{place[0], place[1], place[2], place[3]}, window[0], window[1], window[2], window[3],
+                 image_height, image_width, int(window[4]), place[9] != 0};
+    Target target = {pixels, numbers, scale_shift, scale_shift + 3, image_width};
+    if ((move[0] || move[1] || colours[0] >= 0) && !clip(crop, target, move, colours)) return GOOD;
     Rect part = crop.box;
     needed(part.top, part.height, crop.rows, crop.top, crop.height);
     needed(part.left, part.width, crop.columns, crop.left, crop.width);
     Picture picture;
     const int code = decode({data, size_t(size), height, width}, part, shrink_of(crop), own, picture);
-    if (code == GOOD) resize(picture, crop, {pixels, numbers, scale_shift, scale_shift + 3}, own);
+    if (code == GOOD) resize(picture, crop, target, own);
     return code;
+}
+
+// Samples samples[0] ... samples[count - 1] of a file (all of it at `file`) -> images one behind the other; `places` has
+// 12 numbers for each. `records`: the field's, `layout[0]` bytes apart, in which mode, width, height and address of the
+// payload begin at bytes layout[1 ... 4]; `sizes`: of the payloads. Returns GOOD, or the Code of the first photo that has
+// another one, and sets `failed` to its place among the samples.
+EXPORTED int kernels_crop_all(void* scratch, const uint8_t* file, const uint8_t* records, const int64_t* layout,
+                              const int64_t* sizes, const int64_t* samples, int64_t count, const int64_t* places,
+                              const int64_t* colours, int64_t image_height, int64_t image_width, uint8_t* pixels,
+                              float* numbers, const float* scale_shift, int64_t* failed) {
+    constexpr int64_t LINE = 64, SOON = 4096;  // bytes: small payloads are fetched while the one before is worked on
+    const int64_t values = 3 * image_height * image_width;
+    auto read = [&](int64_t n, int field, size_t bytes) {
+        uint64_t value = 0;
+        std::memcpy(&value, records + samples[n] * layout[0] + layout[field], bytes);
+        return value;
+    };
+    for (int64_t n = 0; n < count; n++) {
+        if (n + 1 < count) {
+            const uint8_t* next = file + read(n + 1, 4, 8);
+            for (int64_t at = 0; at < std::min(sizes[samples[n + 1]], SOON); at += LINE) __builtin_prefetch(next + at);
+        }
+        const int code = kernels_crop(scratch, file + read(n, 4, 8), uint64_t(sizes[samples[n]]), int64_t(read(n, 1, 1)),
+                                      int64_t(read(n, 3, 2)), int64_t(read(n, 2, 2)), places + 12 * n, colours,
+                                      image_height, image_width, pixels ? pixels + n * values : nullptr,
+                                      numbers ? numbers + n * values : nullptr, scale_shift);
+        if (code != GOOD) {
+            *failed = n;
+            return code;
+        }
+    }
+    return GOOD;
 }

@@ -83,11 +83,13 @@ struct Crop {
     bool mirror;                 // left-right, after all that
 };
 
-// Where the image goes: `pixels` (uint8) or `numbers` (float32, pixel * scale[c] + shift[c]), the other one null.
+// Where the image goes: `pixels` (uint8) or `numbers` (float32, pixel * scale[c] + shift[c]), the other one null. Its rows
+// are `row` pixels apart.
 struct Target {
     uint8_t* pixels;
     float* numbers;
     const float *scale, *shift;  // three each
+    int64_t row;
 };
 
 void resize(const Picture& picture, const Crop& crop, const Target& target, Scratch& scratch);

@@ -1,5 +1,6 @@
 // The passes of a resize: included by passes_*.cpp, each of which is compiled for one kind of CPU.
 #include <algorithm>
+#include <type_traits>
 
 #include "resize.h"
 #include "simd.h"
@@ -7,14 +8,54 @@
 namespace kernels {
 namespace {
 
+// Calls call(Count<taps>()) where there are few, so that its loops over them are unrolled, else call(Count<0>()).
+template <int TAPS>
+using Count = std::integral_constant<int, TAPS>;
+
+template <class Call>
+ALWAYS_INLINE void for_taps(int64_t taps, const Call& call) {
+    switch (taps) {
+        case 1: return call(Count<1>());
+        case 2: return call(Count<2>());
+        case 3: return call(Count<3>());
+        case 4: return call(Count<4>());
+        default: return call(Count<0>());
+    }
+}
+
 // Sum over rows: one row of `bytes` bytes (a multiple of 16, or at least 16 and then the last vector overlaps).
-ALWAYS_INLINE void sum_rows(const uint8_t* source, int64_t step, const float* weights, int64_t taps, int64_t bytes,
-                     uint8_t* made) {
+template <int TAPS>
+ALWAYS_INLINE void sum_rows_of(const uint8_t* source, int64_t step, const float* weights, int64_t taps, int64_t bytes,
+                               uint8_t* made) {
+    if (TAPS) taps = TAPS;
     for (int64_t x = 0; x < bytes; x += LANES) {
         const int64_t at = std::min(x, bytes - LANES);
         Floats sum = load_bytes(source + at) * splat(weights[0]);
         for (int64_t k = 1; k < taps; k++) sum = sum + load_bytes(source + at + k * step) * splat(weights[k]);
         store_rounded(made + at, sum);
+    }
+}
+
+ALWAYS_INLINE void sum_rows(const uint8_t* source, int64_t step, const float* weights, int64_t taps, int64_t bytes,
+                            uint8_t* made) {
+    for_taps(taps, [&](auto count) { sum_rows_of<count>(source, step, weights, taps, bytes, made); });
+}
+
+// The weighted columns of 16 pixels from x on, CHANNELS * 16 vectors, from the transposed rows.
+template <int CHANNELS, int TAPS>
+ALWAYS_INLINE void weigh_columns(const Weights& columns, int64_t x, const uint8_t* square, Bytes* made) {
+    const int64_t taps = TAPS ? TAPS : columns.taps;
+    for (int i = 0; i < LANES; i++) {
+        const float* weights = columns.weights + (x + i) * columns.stride;
+        const uint8_t* from = square + (columns.first[x + i] - columns.begin) * CHANNELS * LANES;
+        Floats sums[CHANNELS];
+        for (int c = 0; c < CHANNELS; c++) sums[c] = load_bytes(from + c * LANES) * splat(weights[0]);
+        for (int64_t k = 1; k < taps; k++) {
+            const Floats weight = splat(weights[k]);
+            from += CHANNELS * LANES;
+            for (int c = 0; c < CHANNELS; c++) sums[c] = sums[c] + load_bytes(from + c * LANES) * weight;
+        }
+        for (int c = 0; c < CHANNELS; c++) store_rounded((uint8_t*)&made[i * CHANNELS + c], sums[c]);
     }
 }
 
@@ -30,27 +71,17 @@ ALWAYS_INLINE void sum_columns(const uint8_t* const* rows, int64_t begin, int64_
         transpose(tile);
         std::memcpy(square + at * LANES, tile, sizeof tile);
     }
-    Bytes tile[LANES];
-    int filled = 0;
-    int64_t start = 0;
-    for (int64_t x = 0; x < padded(width); x++) {
-        const float* weights = columns.weights + x * columns.stride;
-        const uint8_t* from = square + (columns.first[x] - columns.begin) * CHANNELS * LANES;
-        Floats sums[CHANNELS];
-        for (int c = 0; c < CHANNELS; c++) sums[c] = load_bytes(from + c * LANES) * splat(weights[0]);
-        for (int64_t k = 1; k < columns.taps; k++) {
-            const Floats weight = splat(weights[k]);
-            from += CHANNELS * LANES;
-            for (int c = 0; c < CHANNELS; c++) sums[c] = sums[c] + load_bytes(from + c * LANES) * weight;
+    for_taps(columns.taps, [&](auto count) {
+        Bytes tiles[CHANNELS * LANES];
+        for (int64_t x = 0; x < padded(width); x += LANES) {
+            weigh_columns<CHANNELS, count>(columns, x, square, tiles);
+            for (int c = 0; c < CHANNELS; c++) {
+                Bytes* tile = tiles + c * LANES;
+                transpose(tile);
+                for (int i = 0; i < LANES; i++) *(Bytes*)(made + i * step + x * CHANNELS + c * LANES) = tile[i];
+            }
         }
-        for (int c = 0; c < CHANNELS; c++) {
-            store_rounded((uint8_t*)&tile[filled++], sums[c]);
-            if (filled < LANES) continue;
-            transpose(tile);
-            for (int i = 0; i < LANES; i++) *(Bytes*)(made + i * step + start) = tile[i];
-            filled = 0, start += LANES;
-        }
-    }
+    });
 }
 
 // 16 pixels of one row from x on, from the planes' rows, as three channels.
@@ -109,11 +140,29 @@ struct Writer {
             }
             for (int i = 0; i < 3; i++) {
                 const int64_t count = std::min<int64_t>(LANES, 3 * pixels - i * LANES);
-                if (count > 0) put(3 * (y * width + x) + i * LANES, out[i], i, count);
+                if (count > 0) put(3 * (y * target.row + x) + i * LANES, out[i], i, count);
             }
         }
     }
 };
+
+// A part of an RGB photo as it is, or mirrored. Rows are copied first, for a vector reads beyond their ends.
+ALWAYS_INLINE void copy(const Job& job, const Writer& writer) {
+    const Plane& plane = job.planes[0];
+    uint8_t* row = job.last[0] + 3 * LANES;
+    for (int64_t y = 0; y < job.height; y++) {
+        std::memcpy(row, plane.pixels + y * plane.step, size_t(3 * job.width));
+        const uint8_t* made = row;
+        if (job.mirror) {
+            uint8_t* to = job.square;
+            for (int64_t x = job.width - LANES; x > -LANES; x -= LANES, to += 3 * LANES) {
+                mirror((const Bytes*)(row + 3 * x), (Bytes*)to);
+            }
+            made = job.square;
+        }
+        writer.write<Picture::RGB>(y, &made);
+    }
+}
 
 // Bytes of a row that are summed up; resize.cpp sees to it that there are 16.
 template <int CHANNELS>
@@ -172,6 +221,7 @@ ALWAYS_INLINE void all_passes(const Job& job, const Writer& writer) {
 
 void all_passes(const Job& job, const Target& target) {
     const Writer writer(target, job.width);
+    if (job.copy) return copy(job, writer);
     if (job.kind == Picture::RGB) return all_passes<Picture::RGB>(job, writer);
     if (job.kind == Picture::YCC) return all_passes<Picture::YCC>(job, writer);
     all_passes<Picture::GRAY>(job, writer);

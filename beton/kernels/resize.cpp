@@ -137,6 +137,7 @@ void make_weights(const Axis& axis, int factor, bool triangle, int64_t samples, 
     }
     for (int64_t i = 0; i < prepared; i++) {  // every pixel has `taps` weights, of samples that exist
         float* weights = made.weights + i * made.stride;
+        if (counts[i] == made.taps) continue;  // they end within the samples, as they are
         const int64_t back = std::max<int64_t>(0, made.first[i] + made.taps - made.end);
         made.first[i] -= int32_t(back);
         for (int64_t k = made.taps - 1; k >= 0; k--) {
@@ -196,9 +197,32 @@ Axis axis_of(int64_t start, int64_t length, int64_t pixels, int shrink, int64_t 
     return {start / whole, length / whole, pixels, size, window, count, mirror, filter};
 }
 
+// Whether the image is a part of the photo as it is: every filter gives the pixel itself where nothing is resized.
+bool is_copy(const Picture& picture, const Crop& crop) {
+    const Plane& plane = picture.planes[0];
+    auto within = [](int64_t start, int64_t length, int64_t size) { return start >= 0 && start + length <= size; };
+    return picture.kind == Picture::RGB && picture.shrink == 0 && crop.box.height == crop.rows &&
+           crop.box.width == crop.columns && within(crop.top, crop.height, crop.rows) &&
+           within(crop.left, crop.width, crop.columns) &&
+           within(crop.box.top + crop.top - plane.top, crop.height, plane.height) &&
+           within(crop.box.left + crop.left - plane.left, crop.width, plane.width);
+}
+
+void copy(const Picture& picture, const Crop& crop, const Target& target, Scratch& scratch) {
+    Job job{};
+    job.kind = picture.kind, job.height = crop.height, job.width = crop.width, job.copy = true, job.mirror = crop.mirror;
+    Plane& plane = job.planes[0] = picture.planes[0];
+    plane.pixels += (crop.box.top + crop.top - plane.top) * plane.step + 3 * (crop.box.left + crop.left - plane.left);
+    const int64_t bytes = 3 * padded(crop.width);
+    grow(scratch.bytes[3], 2 * bytes + 6 * LANES);
+    job.square = scratch.bytes[3].data(), job.last[0] = job.square + bytes;
+    passes()(job, target);
+}
+
 }  // namespace
 
 void resize(const Picture& picture, const Crop& crop, const Target& target, Scratch& scratch) {
+    if (is_copy(picture, crop)) return copy(picture, crop, target, scratch);
     const Plane& first = picture.planes[0];
     const Axis axes[2] = {
         axis_of(crop.box.top, crop.box.height, first.full_height, picture.shrink, crop.rows, crop.top, crop.height, false,

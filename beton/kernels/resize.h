@@ -26,6 +26,7 @@ struct Job {
     int64_t step[3];
     uint8_t* last[3];             // what the second pass makes: one row; or 16, when it is that over columns
     uint8_t* square;              // 16 rows of a plane, transposed
+    bool copy, mirror;            // nothing is resized: planes[0] is the image, perhaps to be mirrored
 };
 
 // Bytes of a row of the image with all its padding.

@@ -8,6 +8,7 @@ once for each stage. Here the crop, a flip behind it and normalize are one pass 
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque, namedtuple
 from collections.abc import Iterator
@@ -33,8 +34,9 @@ if TYPE_CHECKING:
 
 # Batches that are prepared while one is used (FFCV's batches_ahead).
 _AHEAD = 3
-# Samples that a thread takes at a time: few enough to stay in its cache, enough to hide Python's cost.
-_CHUNK = 8
+# What a thread takes at a time, in numbers that come out: few enough to stay in its cache, enough to hide what it costs
+# to hand them out. At least 8 samples: of small ones more, so that Python costs less than they do.
+_CHUNK_NUMBERS, _FEWEST, _MOST = 8 * 224 * 224 * 3, 8, 1024
 
 
 class Loader(Pipeline):
@@ -103,6 +105,9 @@ class Loader(Pipeline):
             ]
         self._names, self.Batch = names, namedtuple("Batch", names, rename=True)
         self._pages = self._mapped.pages()
+        numbers = sum(math.prod(decoder.shape) for decoder in self._decoders)
+        share = -(-task.batch_size // task.usable_workers)
+        self._chunk = max(_FEWEST, min(_CHUNK_NUMBERS // numbers, share, _MOST))
         self._pools = [BufferPool((task.batch_size, *d.shape), d.dtype, pinned=self.on_gpu) for d in self._decoders]
 
     def release(self) -> None:
@@ -133,7 +138,7 @@ class Loader(Pipeline):
         rest = _Rest(samples, keys, (start - passed) * self.task.batch_size)
         fewest = self.task.batch_size if self.task.drop_last else 1
         waiting: deque[_Batch] = deque()
-        with _Threads(self._decoders, self.task.usable_workers) as threads:
+        with _Threads(self._decoders, self.task.usable_workers, self._chunk) as threads:
             try:
                 while True:
                     while len(waiting) <= _AHEAD and len(rest) >= fewest:
@@ -161,14 +166,14 @@ class Loader(Pipeline):
         place, samples, keys = rest.take(count)
         if not self.task.in_memory:
             self._mapped.prefetch(samples)
-        chunks = [slice(at, min(at + _CHUNK, len(samples))) for at in range(0, len(samples), _CHUNK)]
+        chunks = [slice(at, min(at + self._chunk, len(samples))) for at in range(0, len(samples), self._chunk)]
         futures = [threads.submit(self._fill, samples[c], keys[c], [b[c] for b in buffers]) for c in chunks]
         return _Batch(place, samples, buffers, futures)
 
     def _wait(self, batch: _Batch) -> list[int]:
         """Rows that hold damaged samples (or did before a substitute); an exception of a thread is raised here."""
         rows = []
-        for start, future in zip(range(0, len(batch.samples), _CHUNK), batch.futures, strict=True):
+        for start, future in zip(range(0, len(batch.samples), self._chunk), batch.futures, strict=True):
             for row, error in future.result():
                 rows.append(start + row)
                 self.damaged(error, replaced=self.task.on_error == SUBSTITUTE)
@@ -258,9 +263,9 @@ class Loader(Pipeline):
 class _Threads:
     """Threads that each have, for every decoder, what it needs for itself; a context of one epoch."""
 
-    def __init__(self, decoders: list[Decoder], count: int):
+    def __init__(self, decoders: list[Decoder], count: int, chunk: int):
         self._decoders, self._idle, self._process = decoders, SimpleQueue(), os.getpid()
-        self._all = [[decoder.open_worker(_CHUNK) for decoder in decoders] for _ in range(count)]
+        self._all = [[decoder.open_worker(chunk) for decoder in decoders] for _ in range(count)]
         for workers in self._all:
             self._idle.put(workers)
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="beton-loader")

@@ -19,6 +19,9 @@ class Stage:
 
     stage_index = 0
 
+    def check_images(self, height: int, width: int) -> None:
+        """Raise ValueError where the stage cannot do images of this size (pixels)."""
+
     def reference(self) -> Callable:
         """The transform of torchvision or timm (PIL image or tensor) that the JIT operation must agree with.
 
@@ -32,6 +35,7 @@ class Crop(Stage):
 
     height: int
     width: int
+    fill: tuple[int, int, int] | None = None
 
     def boxes(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Rectangles (int64, n x 4: top, left, height, width) of photos of these sizes (int64, n)."""
@@ -41,7 +45,8 @@ class Crop(Stage):
         """How the boxes are resized: int64, n x 5, (rows, columns, top, left, filter).
 
         A box is resized to rows x columns by a filter of beton.stages.filters. The image is the window of
-        `height` x `width` pixels of that which begins at (top, left); what it shows beyond the edges is mirrored.
+        `height` x `width` pixels of that which begins at (top, left). Beyond the edges it shows the colour `fill`
+        (RGB), or where that is None the pixels mirrored at the edge.
         """
         raise NotImplementedError
 
@@ -67,6 +72,42 @@ class Mirror(Pixels):
         images[chosen] = images[chosen, :, ::-1]
 
 
+class Move(Pixels):
+    """Moves images and gives what becomes free the colour `fill` (RGB). Directly behind the crop, or the stage that
+    mirrors, it becomes a part of the crop.
+    """
+
+    fill: tuple[int, int, int] = (0, 0, 0)
+
+    def moves(self, keys: np.ndarray) -> np.ndarray:
+        """By how many pixels each image is moved (int64, n x 2: down, right)."""
+        raise NotImplementedError
+
+    def apply(self, images: np.ndarray, keys: np.ndarray) -> None:
+        """Move images (uint8, n x H x W x 3) in place."""
+        height, width = images.shape[1:3]
+        for image, (down, right) in zip(images, self.moves(keys).tolist(), strict=True):
+            before = image.copy()
+            image[:] = self.fill
+            rows, columns = max(0, height - abs(down)), max(0, width - abs(right))
+            to, back = (max(0, down), max(0, right)), (max(0, -down), max(0, -right))
+            image[to[0] :, to[1] :][:rows, :columns] = before[back[0] :, back[1] :][:rows, :columns]
+
+
+class Paint(Pixels):
+    """Gives a part of each image one `colour` (RGB). As the last of the pixel stages it may run behind normalize."""
+
+    colour: tuple[int, int, int] = (0, 0, 0)
+
+    def paint(self, images: np.ndarray, keys: np.ndarray, colour: np.ndarray) -> None:
+        """Paint in images (n x H x W x 3) of any dtype; `colour` (3 of that dtype) is what the colour is there."""
+        raise NotImplementedError
+
+    def apply(self, images: np.ndarray, keys: np.ndarray) -> None:
+        """Paint in images (uint8, n x H x W x 3) in place."""
+        self.paint(images, keys, np.array(self.colour, np.uint8))
+
+
 class Normalize(Stage):
     """Turns pixels into floats: pixel * scale + shift for each channel. At most one.
 
@@ -78,6 +119,12 @@ class Normalize(Stage):
     def apply(self, images: np.ndarray, target: np.ndarray, dtype: Any) -> None:
         """Write images (uint8, n x H x W x 3) into target: float32, or the bits (uint16) of a 16-bit torch dtype."""
         raise NotImplementedError
+
+    def of(self, colour: tuple[int, int, int], dtype: Any) -> np.ndarray:
+        """What apply() makes of a colour (RGB): three numbers, of the dtype of its target."""
+        target = np.empty((1, 1, 1, 3), np.float32 if str(dtype) == "torch.float32" else np.uint16)
+        self.apply(np.array(colour, np.uint8).reshape(1, 1, 1, 3), target, dtype)
+        return target.reshape(3)
 
     def on_device(self, images: Any, dtype: Any) -> Any:
         """The same for a tensor (uint8, N x 3 x H x W, channels_last) that is on its device already."""
@@ -119,6 +166,16 @@ def check_number(name: str, value, low: float, high: float, whole: bool = False)
     kinds = int if whole else (int, float)
     if isinstance(value, bool) or not isinstance(value, kinds) or not low <= value <= high:
         raise ValueError(f"{name}={value!r} is not {'a whole number' if whole else 'a number'} from {low} to {high}")
+
+
+def check_colour(name: str, value) -> tuple[int, int, int]:
+    """A colour: `value` as three whole numbers from 0 to 255, one given for all or three; raises ValueError."""
+    colour = (value,) * 3 if isinstance(value, int) else value
+    if not isinstance(colour, (tuple, list)) or len(colour) != 3:
+        raise ValueError(f"{name}={value!r} is neither a number nor three, of red, green and blue")
+    for number in colour:
+        check_number(name, number, 0, 255, whole=True)
+    return tuple(colour)
 
 
 def check_choice(name: str, value, choices) -> None:

@@ -20,6 +20,11 @@ def parse(text: str) -> list[Stage]:
         raise UserError(f"in '{text}' the stages are out of order", "put normalize last, with only erase behind it")
     if Float in kinds and Normalize not in kinds:
         raise UserError(f"'{text}' ends with a stage that needs numbers", "put normalize before it")
+    for stage in stages[1:]:
+        try:
+            stage.check_images(stages[0].height, stages[0].width)
+        except ValueError as error:
+            raise UserError(f"in '{text}' {error}", "make it smaller, or the images larger") from None
     return stages
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from beton.kernels.jit import jit
 from beton.rng import uniform
-from beton.stages.base import Crop, check_choice, check_number, check_size
+from beton.stages.base import Crop, check_choice, check_colour, check_number, check_size
 from beton.stages.filters import FILTERS, ResizeToCover, covering
 
 
@@ -21,17 +21,25 @@ def _offsets(keys, stage, sides, size, padding, draw):
 
 
 class Src(Crop):
-    """Resize the photo so that it just covers `size`, mirror `padding` pixels outwards, cut out `size` at random.
+    """Resize the photo so that it just covers `size`, pad it with `padding` pixels, cut out `size` at random.
 
     `size`: of the result in pixels, one side of a square (then the short side is resized to it) or (height, width).
-    `padding`: pixels at each edge. `interpolation`: 'bilinear' or 'bicubic', as Pillow resizes.
+    `padding`: pixels at each edge, of the colour `fill` (red, green and blue from 0 to 255, or one number for all), or
+    None for the image's own, mirrored. `interpolation`: 'bilinear' or 'bicubic', as Pillow resizes.
     """
 
-    def __init__(self, size: int | tuple[int, int], padding: int = 4, interpolation: str = "bicubic"):
+    def __init__(
+        self,
+        size: int | tuple[int, int],
+        padding: int = 4,
+        interpolation: str = "bicubic",
+        fill: int | tuple[int, int, int] | None = None,
+    ):
         self.height, self.width = check_size(size)
         check_number("padding", padding, 0, 16384, whole=True)
         check_choice("interpolation", interpolation, FILTERS)
         self.padding, self.interpolation = padding, interpolation
+        self.fill = None if fill is None else check_colour("fill", fill)
 
     def boxes(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """The whole of each photo (int64, n x 4: top, left, height, width)."""
@@ -50,7 +58,8 @@ class Src(Crop):
 
         resize = ResizeToCover(self.height, self.width, self.interpolation)
         size = (self.height, self.width)
-        return Compose([resize, RandomCrop(size, padding=self.padding, padding_mode="reflect")])
+        how = {"padding_mode": "reflect"} if self.fill is None else {"fill": self.fill}
+        return Compose([resize, RandomCrop(size, padding=self.padding, **how)])
 
 
 STAGE = Src

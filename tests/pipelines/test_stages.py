@@ -10,6 +10,7 @@ STAGES = [
     "blur(p=0.5)|solarize(100, 0.5)|normalize",
     "randaugment('rand-m9-mstd0.5-inc1')|normalize",
     "normalize|erase(0.5)",
+    "translate(3, (9, 90, 200))|cutout(7)|normalize",
 ]
 
 

@@ -10,31 +10,9 @@ import torch
 from beton.errors import DamagedSample
 from beton.format.fields.base import Decoder
 from beton.format.modes import by_code
-from beton.kernels import CODES, DECODE_WHOLE, close_scratch, open_scratch
-from beton.kernels.jit import jit, kernels_crop
+from beton.kernels import CODES, DECODE_WHOLE, close_scratch, crop_all, open_scratch
 from beton.stages.parse import parse
 from beton.stages.plan import plan
-
-
-@jit
-def _crop(scratch, file, records, sizes, samples, boxes, windows, mirrors, shape, pixels, numbers, scale_shift):
-    """Fill images with rectangle boxes[n] of photo samples[n]; returns (code, n) of the first failure, or (0, -1).
-
-    `shape` is height and width; `pixels` and `numbers` are addresses of the first image, one of the two being 0.
-    """
-    height, width = shape
-    count = height * width * 3
-    for n in range(len(samples)):
-        photo = records[samples[n]]
-        code = kernels_crop(
-            scratch, file.ctypes.data + np.int64(photo.data_ptr), np.uint64(sizes[samples[n]]), np.int64(photo.mode),
-            np.int64(photo.height), np.int64(photo.width), boxes[n].ctypes.data, windows[n].ctypes.data,
-            np.int64(mirrors[n]), height, width, pixels + n * count if pixels else 0,
-            numbers + 4 * n * count if numbers else 0, scale_shift.ctypes.data,
-        )  # fmt: skip
-        if code != 0:
-            return code, n
-    return 0, -1
 
 
 @dataclass
@@ -55,6 +33,8 @@ class ImageDecoder(Decoder):
         self._plan = plan(parse(stages), dtype, gpu)
         self.shape = (self._plan.crop.height, self._plan.crop.width, 3)
         self.dtype = self._plan.buffer_dtype
+        self._colours, self._scale_shift = self._plan.colours, self._plan.scale_shift
+        self._paints = [(stage, self._plan.number_of(stage.colour)) for stage in self._plan.paints]
         if self._plan.on_device:
             self.on_device = lambda images: self._plan.on_device.on_device(images, dtype)
 
@@ -82,39 +62,32 @@ class ImageDecoder(Decoder):
             stage.apply(images, keys)
         if not in_place:
             run.normalize.apply(images, target, run.dtype)
+        for stage, colour in self._paints:
+            stage.paint(target, keys, colour)
         for stage in run.floats:
             stage.apply(target, keys, run.dtype)
 
     def _crop(self, scratch: int, samples: np.ndarray, keys: np.ndarray, target: np.ndarray) -> None:
         """Crop the photos `samples` (int64, n) into target (n x H x W x 3): pixels (uint8), or floats (float32)."""
-        heights, widths, run = self._heights[samples], self._widths[samples], self._plan
-        boxes = run.crop.boxes(heights, widths, keys)
-        windows = run.crop.windows(heights, widths, keys)
-        mirrors = run.mirror.mirrors(keys) if run.mirror else np.zeros(len(keys), np.bool_)
+        places = self._plan.places(self._heights[samples], self._widths[samples], keys)
         file, records, sizes, start = self._mapped.bytes, self._column.records, self._column.sizes, 0
         while start < len(samples):
             rest = slice(start, None)
-            code, n = self._call(
-                scratch, file, records, sizes, samples[rest], boxes[rest], windows[rest], mirrors[rest], target[rest]
-            )
+            code, n = self._call(scratch, file, records, sizes, samples[rest], places[rest], target[rest])
             if code == 0:
                 return
             row = start + n
             if code != DECODE_WHOLE:
                 raise DamagedSample(self._mapped.path, int(samples[row]), self._column.name, CODES[code])
             one = slice(row, row + 1)
-            self._crop_whole(scratch, int(samples[row]), boxes[one], windows[one], mirrors[one], target[one])
+            self._crop_whole(scratch, int(samples[row]), places[one], target[one])
             start = row + 1
 
-    def _call(self, scratch, file, records, sizes, samples, boxes, windows, mirrors, target) -> tuple[int, int]:
-        address = target.ctypes.data
-        pixels, numbers = (address, 0) if target.dtype == np.uint8 else (0, address)
-        shape, scale_shift = self.shape[:2], self._plan.scale_shift
-        return _crop(
-            scratch, file, records, sizes, samples, boxes, windows, mirrors, shape, pixels, numbers, scale_shift
-        )
+    def _call(self, scratch, file, records, sizes, samples, places, target) -> tuple[int, int]:
+        about = self._colours, self._scale_shift
+        return crop_all(scratch, file, records, sizes, samples, places, *about, target)
 
-    def _crop_whole(self, scratch: int, sample: int, box, window, mirror, target: np.ndarray) -> None:
+    def _crop_whole(self, scratch: int, sample: int, place: np.ndarray, target: np.ndarray) -> None:
         """Crop a photo that the kernels cannot decode: it is decoded by its mode, and cropped as raw pixels."""
         record = self._column.records[sample : sample + 1].copy()
         mode, height, width = by_code()[int(record["mode"][0])], int(record["height"][0]), int(record["width"][0])
@@ -125,7 +98,7 @@ class ImageDecoder(Decoder):
             raise DamagedSample(self._mapped.path, sample, self._column.name, str(error)) from None
         record["mode"], record["data_ptr"] = _RAW, 0
         sizes, first = np.array([pixels.size]), np.zeros(1, np.int64)
-        self._call(scratch, pixels, record, sizes, first, box, window, mirror, target)
+        self._call(scratch, pixels, record, sizes, first, place, target)
 
     def to_tensor(self, rows: torch.Tensor) -> torch.Tensor:
         """Images as N x 3 x H x W, of the dtype whose bits they are."""

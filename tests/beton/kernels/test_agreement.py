@@ -5,11 +5,9 @@ import re
 from pathlib import Path
 
 import pytest
-from numba import types
 
 from beton import kernels
 from beton.format.modes import MODES
-from beton.kernels import jit
 from beton.stages import filters
 
 SOURCES = {path.name: path.read_text() for path in Path(kernels.__file__).parent.glob("*.[ch]*")}
@@ -20,13 +18,6 @@ CTYPES = {
     "uint64_t": ctypes.c_uint64,
     "void": None,
     "pointer": ctypes.c_void_p,
-}
-NUMBA = {
-    "int": types.int32,
-    "int64_t": types.int64,
-    "uint64_t": types.uint64,
-    "void": types.void,
-    "pointer": types.uintp,
 }
 
 
@@ -73,13 +64,6 @@ def test_signatures_for_ctypes(name):
     expected = [CTYPES[kind] for kind in arguments]
     assert found == CTYPES[result]
     assert [ctypes.c_void_p if t == ctypes.c_char_p else t for t in types_found] == expected
-
-
-def test_signature_for_numba():
-    result, arguments = signature("kernels_crop")
-    found = jit.kernels_crop.sig
-    assert found.return_type == NUMBA[result]
-    assert list(found.args) == [NUMBA[kind] for kind in arguments]
 
 
 def test_every_function_is_known():

@@ -151,6 +151,9 @@ STAGES = [
     "src(65, 0, 'bilinear')",
     "src(3, padding=11)",
     "src(1, padding=2)",
+    "src(64, fill=(200, 30, 90))",
+    "src(7, 9, 'bilinear', fill=17)",
+    "src((48, 64), fill=0)",
     "rrc((48, 64), interpolation='bilinear')",
     "rrc((64, 48), interpolation='random')",
     "rrc((1, 90), interpolation='bicubic')",
@@ -177,6 +180,7 @@ def test_images_are_those_of_the_reference_with_the_same_draws(stage, photos, tm
         "rrc((48, 64), interpolation='bicubic')",
         "center((64, 48), interpolation='bicubic')",
         "src((48, 64))",
+        "src(48, 9, fill=(200, 30, 90))",
     ],
 )
 def test_stored_jpegs_are_resized_as_they_are_decoded(stage, photos, tmp_path, monkeypatch):
