@@ -26,7 +26,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from fastargs import Config, Param, Section
+from PIL import Image, ImageOps
 
+import beton
 from benchmarks.update_readme import against_table
 from beton.errors import UserError
 from beton.files import publish
@@ -42,6 +44,7 @@ from runtime.profiling.runs import spread
 from runtime.training.sections import WORKERS
 
 _MAX_RESOLUTION, _QUALITY, _BATCH, _LARGE_BATCH = 500, 90, 128, 512
+_SMALL_PHOTOS = 30_000  # an epoch of fewer would be over in no time
 _COMPARED_PHOTOS = 200
 _MAX_PSNR = 99.0  # of equal pixels
 _LEFT_OUT = [
@@ -77,6 +80,14 @@ class Write:
 
 
 @dataclass(frozen=True)
+class Squares:
+    """Small photos, written here: _SMALL_PHOTOS middle squares of the photos, of `side` pixels."""
+
+    mode: str
+    side: int
+
+
+@dataclass(frozen=True)
 class Stored:
     """Properties of a file: bytes a pixel, and (`fidelity`) the PSNR of its photos against the raw ones."""
 
@@ -105,13 +116,23 @@ _FILES = {
     "blocks": Write("here", "blocks"),
     "stock_jpg": Write("stock", "jpg"),
     "stock_raw": Write("stock", "raw"),
+    "raw_32_px": Squares("raw", 32),
+    "raw_64_px": Squares("raw", 64),
+    "jpg_64_px": Squares("jpg", 64),
 }
 _RRC, _RRC_160, _CENTER = "rrc(224)|flip|normalize", "rrc(160)|flip|normalize", "center(224)|normalize"
+# FFCV's recipe for CIFAR-10
+_CIFAR = "center(32, 1)|flip|translate(2, (125, 123, 114))|cutout(4, (125, 123, 114))|normalize"
 
 
-def _pair(name: str, what: str, file: str, stages: str, goal: float) -> Row:
+def _pair(name: str, what: str, file: str, stages: str, goal: float, batch: int = _BATCH) -> Row:
     """Both loaders on one file."""
-    return Row(name, what, "images_per_second", Load("beton", file, stages), Load("ffcv", file, stages), goal)
+    sides = (Load(loader, file, stages, batch) for loader in ("beton", "ffcv"))
+    return Row(name, what, "images_per_second", *sides, goal)
+
+
+def _small(name: str, what: str, file: str, stages: str) -> Row:
+    return _pair(name, what, file, stages, 3, _LARGE_BATCH)
 
 
 _OURS, _THEIRS = Load("beton", "jpg", _RRC), Load("ffcv", "jpg", _RRC)
@@ -124,7 +145,13 @@ ROWS = [
     _pair("jpg_uint8", "JPEG q90 written here: rrc 224, uint8", "jpg", "rrc(224)|flip", 3.0),
     _pair("jpg_center", "JPEG q90 written here: centre crop 224, float32", "jpg", _CENTER, 2.5),
     _pair("raw_224", "raw: rrc 224, float32", "stock_raw", _RRC, 4),
-    _pair("raw_160", "raw: rrc 160, float32", "stock_raw", _RRC_160, 4),
+    _pair("raw_160", "raw: rrc 160, float32", "stock_raw", _RRC_160, 4.5),
+    _small("small_rrc", "raw photos of 32 px: rrc 32, flip, float32", "raw_32_px", "rrc(32)|flip|normalize"),
+    _small("small_plain", "raw photos of 32 px: not resized, flip, float32", "raw_32_px",
+           "center(32, 1)|flip|normalize"),
+    _small("small_cifar", "raw photos of 32 px: flip, translate, cutout, float32", "raw_32_px", _CIFAR),
+    _small("small_raw_64", "raw photos of 64 px: rrc 64, flip, float32", "raw_64_px", "rrc(64)|flip|normalize"),
+    _small("small_jpg_64", "JPEG q90 photos of 64 px: rrc 64, flip, float32", "jpg_64_px", "rrc(64)|flip|normalize"),
     Row("blocks_jpg", "blocks, FFCV on JPEG q90: rrc 224, float32", "images_per_second", _BLOCKS, _THEIRS, 6.5),
     Row("blocks_raw", "blocks, FFCV on raw: rrc 224, float32", "images_per_second", _BLOCKS,
         Load("ffcv", "stock_raw", _RRC), 3.2),
@@ -271,8 +298,10 @@ class Comparison:
         task |= {"workers": self.bench.workers, "seed": number}
         return measure_load(side.loader, task, self.bench.seconds)
 
-    def write(self, side: Write, path: Path) -> dict:
+    def write(self, side: Write | Squares, path: Path) -> dict:
         """Write the photos to `path`; returns at least the `seconds` that it took without starting the process."""
+        if isinstance(side, Squares):
+            return write_squares(self, side, path)
         return (write_here if side.writer == "here" else write_stock)(self, side, path)
 
     def stored(self, side: Stored) -> dict:
@@ -285,6 +314,27 @@ class Comparison:
                 with BetonFile(self.path("stock_raw")) as raw:
                     found["psnr"] = fidelity(file, raw)
         return found
+
+
+class _SquarePhotos:
+    """A data set for beton.write."""
+
+    def __init__(self, photos, side: int):
+        self._photos, self.side, self.classes = photos, side, photos.classes
+
+    def __len__(self) -> int:
+        return _SMALL_PHOTOS
+
+    def __getitem__(self, index: int) -> tuple[Image.Image, int]:
+        data, label = self._photos.read(index % len(self._photos))
+        return ImageOps.fit(to_rgb(data), (self.side, self.side)), label
+
+
+def write_squares(comparison: Comparison, side: Squares, path: Path) -> dict:
+    """beton.write, in this process."""
+    photos = _SquarePhotos(open_source("imagefolder", str(comparison.photos), "train"), side.side)
+    card = beton.write(photos, path, workers=comparison.bench.workers, write_mode=side.mode, jpeg_quality=_QUALITY)
+    return {"seconds": card["seconds"]}
 
 
 def write_here(comparison: Comparison, side: Write, path: Path) -> dict:

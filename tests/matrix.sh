@@ -33,8 +33,9 @@ for python in "${pythons[@]}"; do
         rm -rf "$work/venv" "$work/cache" "$work/junit.xml"
         run=$work/venv/bin/python
         "$uv" venv --quiet --python "$python" "$work/venv"
-        # Wheels only: the oldest version that this Python has, not one that it would have to compile
-        "$uv" pip install --quiet --python "$run" --no-build --resolution "$resolution" -r pyproject.toml
+        # Wheels only: the oldest version that this Python has, not one that it would have to compile. With `train`, as
+        # torchvision and timm are what the stages are compared with
+        "$uv" pip install --quiet --python "$run" --no-build --resolution "$resolution" -r pyproject.toml --extra train
         "$uv" pip install --quiet --python "$run" hypothesis pytest pytest-xdist
         started=$SECONDS status=0
         XDG_CACHE_HOME=$work/cache "$run" -m pytest -q -n auto --dist loadscope -p no:cacheprovider \

@@ -47,6 +47,7 @@ struct Scratch {
     std::vector<uint8_t> bytes[4];    // jpeg.cpp, blocks_decode.cpp: the planes; [3]: what resize.cpp makes on the way
     std::vector<int32_t> numbers[4];  // resize.cpp: weights
     std::vector<float> floats[4];     // resize.cpp: weights
+    std::vector<double> doubles;      // resize.cpp: what they are made from
     std::unique_ptr<void, void (*)(void*)> tables{nullptr, nullptr};  // jpeg.cpp: Huffman tables and the like
 };
 

@@ -25,14 +25,19 @@ ALWAYS_INLINE void for_taps(int64_t taps, const Call& call) {
 
 // Sum over rows: one row of `bytes` bytes (a multiple of 16, or at least 16 and then the last vector overlaps).
 template <int TAPS>
+ALWAYS_INLINE Floats sum_of(const uint8_t* source, int64_t step, const float* weights, int64_t taps) {
+    if (TAPS) taps = TAPS;
+    Floats sum = load_bytes(source) * splat(weights[0]);
+    for (int64_t k = 1; k < taps; k++) sum = sum + load_bytes(source + k * step) * splat(weights[k]);
+    return sum;
+}
+
+template <int TAPS>
 ALWAYS_INLINE void sum_rows_of(const uint8_t* source, int64_t step, const float* weights, int64_t taps, int64_t bytes,
                                uint8_t* made) {
-    if (TAPS) taps = TAPS;
     for (int64_t x = 0; x < bytes; x += LANES) {
         const int64_t at = std::min(x, bytes - LANES);
-        Floats sum = load_bytes(source + at) * splat(weights[0]);
-        for (int64_t k = 1; k < taps; k++) sum = sum + load_bytes(source + at + k * step) * splat(weights[k]);
-        store_rounded(made + at, sum);
+        store_rounded(made + at, sum_of<TAPS>(source + at, step, weights, taps));
     }
 }
 
@@ -127,6 +132,22 @@ struct Writer {
         std::memcpy(target.numbers + at, all, count * sizeof(float));
     }
 
+    // Row `y` of RGB numbers, summed up over rows: rounded as bytes would be, which are not made
+    template <int TAPS>
+    ALWAYS_INLINE void write_sums(int64_t y, const uint8_t* source, int64_t step, const float* weights,
+                                  int64_t taps) const {
+        float* to = target.numbers + 3 * y * target.row;
+        int64_t x = 0;
+        for (int i = 0; x + LANES <= 3 * width; x += LANES, i = i == 2 ? 0 : i + 1) {
+            const Floats sum = rounded(sum_of<TAPS>(source + x, step, weights, taps));
+            store(to + x, sum * load(scale[i]) + load(shift[i]));
+        }
+        if (x == 3 * width) return;
+        Bytes last;
+        store_rounded((uint8_t*)&last, sum_of<TAPS>(source + x, step, weights, taps));
+        put(3 * y * target.row + x, last, int(x / LANES % 3), 3 * width - x);
+    }
+
     template <Picture::Kind KIND>
     ALWAYS_INLINE void write(int64_t y, const uint8_t* const* row) const {
         for (int64_t x = 0; x < width; x += LANES) {
@@ -197,6 +218,16 @@ ALWAYS_INLINE void all_passes(const Job& job, const Writer& writer) {
     }
     const uint8_t* row[3];
     const int64_t made = padded(job.width) * CHANNELS;
+    if (KIND == Picture::RGB && !job.rows_first && writer.target.numbers) {
+        const Weights& rows = job.rows[0];
+        for_taps(rows.taps, [&](auto count) {
+            for (int64_t y = 0; y < job.height; y++) {
+                writer.write_sums<count>(y, job.between[0] + (rows.first[y] - rows.begin) * job.step[0], job.step[0],
+                                         rows.weights + y * rows.stride, rows.taps);
+            }
+        });
+        return;
+    }
     for (int64_t y = 0; y < job.height; y++) {
         for (int p = 0; p < PLANES; p++) {
             const Weights &rows = job.rows[p > 0], &columns = job.columns[p > 0];

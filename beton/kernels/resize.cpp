@@ -107,11 +107,61 @@ ALWAYS_INLINE int64_t sample_weights(int factor, bool triangle, int64_t samples,
     return end - begin;
 }
 
-// The weights of one axis for a channel of `samples` samples that cover `factor` pixels each. `prepared` pixels are
-// worked out: those beyond axis.count repeat the last one.
+// What make_weights() makes for means over areas of a channel of full size, with the same bits in less time: loops over
+// pixels that the compiler turns into vectors.
+FOR_EACH_CPU
+void area_weights(const Axis& axis, int64_t prepared, std::vector<int32_t>& numbers, std::vector<float>& floats,
+                  std::vector<double>& doubles, Weights& made) {
+    const double scale = axis.length / axis.size, reach = reach_of(axis), start = axis.start;
+    const double stop = axis.start + axis.length;
+    const int32_t last = int32_t(std::min(int64_t(stop + 0.999999), axis.pixels));
+    grow(numbers, 2 * prepared);
+    grow(doubles, 2 * prepared);
+    int32_t *first = numbers.data(), *counts = first + prepared;
+    double *low = doubles.data(), *high = low + prepared;
+    for (int64_t i = 0; i < prepared; i++) counts[i] = int32_t(shown(axis, std::min(i, axis.count - 1)));
+    for (int64_t i = 0; i < prepared; i++) {
+        const double centre = start + (counts[i] + 0.5) * scale;
+        low[i] = std::max(centre - reach, start), high[i] = std::min(centre + reach, stop);
+        first[i] = std::min(int32_t(low[i] + 1e-6), last - 1);
+        counts[i] = std::max(std::min(int32_t(high[i] + 0.999999), last), first[i] + 1) - first[i];
+    }
+    int32_t begin = first[0], end = 0, taps = 1;
+    for (int64_t i = 0; i < prepared; i++) {
+        begin = std::min(begin, first[i]), end = std::max(end, first[i] + counts[i]), taps = std::max(taps, counts[i]);
+    }
+    made.begin = begin, made.end = end, made.taps = made.stride = taps;
+    grow(floats, 2 * prepared * taps + prepared);
+    made.first = first, made.weights = floats.data();
+    float *of_tap = made.weights + prepared * taps, *totals = of_tap + prepared * taps;
+    for (int64_t i = 0; i < prepared; i++) totals[i] = 0;
+    for (int32_t k = 0; k < taps; k++, of_tap += prepared) {
+        for (int64_t i = 0; i < prepared; i++) {
+            const double at = first[i] + k;
+            const float weight = float(std::min(at + 1, high[i]) - std::max(at, low[i]));
+            of_tap[i] = k < counts[i] ? weight : 0.0f;
+            totals[i] += of_tap[i];
+        }
+    }
+    of_tap -= prepared * taps;
+    for (int64_t i = 0; i < prepared; i++) {
+        if (totals[i] <= 0) of_tap[i] = totals[i] = 1;
+        totals[i] = 1 / totals[i];
+        const int32_t back = std::max(0, first[i] + taps - end);  // every pixel has `taps` samples that exist
+        first[i] -= back;
+        float* weights = made.weights + i * taps;
+        for (int32_t k = 0; k < taps; k++) weights[k] = k < back ? 0.0f : of_tap[(k - back) * prepared + i] * totals[i];
+    }
+}
+
+// The weights of one axis for a channel of `samples` samples that cover `factor` pixels each, in `place` of the scratch.
+// `prepared` pixels are worked out: those beyond axis.count repeat the last one.
 FOR_EACH_CPU
 void make_weights(const Axis& axis, int factor, bool triangle, int64_t samples, int64_t prepared,
-                  std::vector<int32_t>& numbers, std::vector<float>& floats, Weights& made) {
+                  Scratch& scratch, int place, Weights& made) {
+    std::vector<int32_t>& numbers = scratch.numbers[place];
+    std::vector<float>& floats = scratch.floats[place];
+    if (factor == 1 && axis.filter == AREA) return area_weights(axis, prepared, numbers, floats, scratch.doubles, made);
     const double scale = axis.length / axis.size, reach = reach_of(axis);
     const int64_t most = int64_t(2 * reach) + 4;
     made.stride = std::max<int64_t>(most, most / factor + 5);
@@ -236,9 +286,9 @@ void resize(const Picture& picture, const Crop& crop, const Target& target, Scra
         const Plane& plane = picture.planes[p];
         const bool triangle = plane.full_width > 2 || plane.wide == 1;  // libjpeg repeats where there are but two
         make_weights(axes[0], plane.tall, triangle && plane.tall == 2, plane.full_height, padded(crop.height),
-                     scratch.numbers[2 * p], scratch.floats[2 * p], job.rows[p]);
+                     scratch, 2 * p, job.rows[p]);
         make_weights(axes[1], plane.wide, triangle && plane.wide == 2, plane.full_width, padded(crop.width),
-                     scratch.numbers[2 * p + 1], scratch.floats[2 * p + 1], job.columns[p]);
+                     scratch, 2 * p + 1, job.columns[p]);
     }
     // Pillow 13 begins with the rows where that leaves much less to do
     const int64_t fewer_rows = int64_t(axes[0].length) - crop.rows;

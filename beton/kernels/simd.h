@@ -35,6 +35,12 @@ ALWAYS_INLINE void store_rounded(uint8_t* to, Floats a) {
     _mm_storeu_si128((__m128i*)to, _mm512_cvtusepi32_epi8(_mm512_cvttps_epi32(up)));
 }
 
+// The same numbers, not stored
+ALWAYS_INLINE Floats rounded(Floats a) {
+    const __m512 up = _mm512_max_ps(_mm512_add_ps(a.v, _mm512_set1_ps(0.5f)), _mm512_setzero_ps());
+    return {_mm512_cvtepi32_ps(_mm512_min_epi32(_mm512_cvttps_epi32(up), _mm512_set1_epi32(255)))};
+}
+
 #elif defined(__AVX2__)
 
 struct Floats {
@@ -55,6 +61,10 @@ ALWAYS_INLINE void store_rounded(uint8_t* to, Floats a) {
     const __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
     _mm_storeu_si128((__m128i*)to, _mm_packus_epi16(low, high));
 }
+ALWAYS_INLINE __m256 within_byte(__m256i v) {
+    return _mm256_cvtepi32_ps(_mm256_min_epi32(_mm256_max_epi32(v, _mm256_setzero_si256()), _mm256_set1_epi32(255)));
+}
+ALWAYS_INLINE Floats rounded(Floats a) { return {within_byte(whole(a.v)), within_byte(whole(a.w))}; }
 
 #else
 
@@ -90,6 +100,11 @@ ALWAYS_INLINE void store_rounded(uint8_t* to, Floats a) {
         const float up = a.v[i] + 0.5f;
         to[i] = uint8_t(up < 0 ? 0 : up > 255 ? 255 : up);
     }
+}
+ALWAYS_INLINE Floats rounded(Floats a) {
+    uint8_t bytes[LANES];
+    store_rounded(bytes, a);
+    return load_bytes(bytes);
 }
 
 #endif

@@ -8,7 +8,9 @@ import torch
 
 from beton.errors import UserError
 from pipelines import open_pipeline
+from tests.support.betons import write_beton
 from tests.support.loaders import images_of, labels_of, run_epoch, task, within
+from tests.support.photos import draw
 
 pytestmark = pytest.mark.usefixtures("uncompiled")
 CENTER = {"stages": "center(24, ratio=0.875)", "shuffle": False, "drop_last": False}
@@ -40,6 +42,24 @@ def test_our_centre_crop_is_stock_ffcvs_but_for_its_less_exact_decoding(numbered
     )
     difference = np.abs(ours - theirs)
     assert difference.mean() < 2 and np.quantile(difference, 0.999) <= 10
+
+
+def test_photos_of_the_right_size_are_moved_and_painted_but_not_resized(tmp_path):
+    photos = [draw(seed, 16, 16, noise=40) for seed in range(9)]
+    path = write_beton(tmp_path / "small.beton", photos)
+    given = {
+        "shuffle": False,
+        "drop_last": False,
+        "stages": "center(16, 1)|translate(1, (7, 8, 9))|cutout(3, (1, 2, 3))",
+    }
+    found = images_of(within(60, lambda: run_epoch("ffcv", path, **given))).permute(0, 2, 3, 1).numpy()
+    for photo, image in zip(photos, found, strict=True):
+        painted = (image == (1, 2, 3)).all(axis=2)
+        assert painted.sum() == 9
+        padded = np.pad(photo, ((1, 1), (1, 1), (0, 0)))
+        padded[[0, -1]] = padded[:, [0, -1]] = 7, 8, 9
+        moved = [padded[y : y + 16, x : x + 16] for y in range(3) for x in range(3)]
+        assert any((image == one).all(axis=2)[~painted].all() for one in moved)
 
 
 def test_the_order_is_ffcvs_own_and_follows_seed_and_epoch(numbered):

@@ -149,7 +149,7 @@ def test_standard_loader_trains_from_the_photo_folder(photo_folder, tmp_path):
 
 @pytest.mark.parametrize("how", ["spawn", "torchrun"])
 def test_two_ranks_share_the_work_and_count_every_photo_once(betons, tmp_path, how):
-    changes = TINY | {"training__epochs": 2, "training__batch_size": 12, "training__precision": "none"}
+    changes = TINY | {"training__epochs": 1, "training__batch_size": 12, "training__precision": "none"}
     if how == "spawn":
         changes |= {"training__distributed": 1, "dist__world_size": 2, "dist__port": free_port()}
         run = train(betons, tmp_path, **changes)
@@ -168,6 +168,16 @@ def test_log_level_0_evaluates_only_at_the_end(betons, tmp_path):
     lines = log_of(train(betons, tmp_path, logging__log_level=0, training__epochs=2, **TINY))
     assert "top_1" not in lines[0]
     assert "top_1" in lines[1]
+
+
+def test_the_recipe_for_cifar_trains(betons, tmp_path):
+    given = {"training.batch_size": 24, "training.epochs": 1, "lr.lr_peak_epoch": 0.5, "data.num_workers": 1}
+    given |= {"data.train_dataset": betons["train"], "data.val_dataset": betons["val"]}
+    recipe = "--config-file=rn_configs/cifar10_resnet9.yaml"
+    done = forked("train_imagenet.py", recipe, *options(given, logging__folder=tmp_path, logging__name="run"))
+    assert done.returncode == 0, done.stderr
+    assert "timm:resnet9_cifar, 2.3 M parameters, 10 classes" in done.stdout
+    assert log_of(tmp_path / "run")[0]["res"] == 32
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "none"])

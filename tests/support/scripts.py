@@ -169,7 +169,8 @@ def run_main(script: str, argv: list[str], hook=None) -> None:
 
 def _begin(folder: str, function, arguments) -> None:
     os.setsid()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it, nohup the other
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     multiprocessing.set_start_method("fork", force=True)  # as in a process that was started by hand
     os.chdir(ROOT)
     for name, file in (("output", 1), ("errors", 2)):

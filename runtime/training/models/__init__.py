@@ -8,7 +8,7 @@ import torch
 import torchvision
 
 from beton.errors import UserError
-from runtime.training.models import fastervit, model_options, patchconvnet  # noqa: F401  patchconvnet registers itself
+from runtime.training.models import fastervit, model_options, patchconvnet, resnet9  # noqa: F401  two register themselves
 from runtime.training.models.blurpool import apply_blurpool
 from runtime.training.models.weights import load_weights_resized  # noqa: F401
 from runtime.training.sections import MODEL_OPTIONS

@@ -67,8 +67,7 @@ def test_a_small_data_set_is_a_small_file(tmp_path):
     assert card["bytes"] < sum(card["bytes_per_mode"].values()) + 4096
 
 
-def test_stock_ffcv_reads_a_small_file_and_grown_pages(tmp_path):
-    pytest.importorskip("ffcv")
+def test_stock_ffcv_reads_a_small_file_and_grown_pages(tmp_path, uncompiled):
     from tests.support.loaders import run_epoch
 
     for photos in ([draw(i, 30, 40) for i in range(20)], [np.full((1800, 1700, 3), 7 * i, np.uint8) for i in range(6)]):
