@@ -149,20 +149,32 @@ class Torch(Pipeline):
         )
 
     def read(self, epoch: int, samples: np.ndarray, keys: np.ndarray, start: int) -> Iterator[tuple]:
-        """The batches of an epoch from batch `start` on."""
+        """The batches of an epoch from batch `start` on; a RuntimeError where another epoch has begun since."""
         rest = slice(start * self.task.batch_size, None)
         self._order.rest = list(zip(samples[rest].tolist(), keys[rest].tolist(), strict=True))
-        for images, labels, damaged in self._loader:
+        for images, labels, damaged in self._alone(iter(self._loader)):
             for index, why, replaced in damaged:
                 self._note(index, why, replaced)
             if images is not None:
                 yield images, labels
 
+    def _alone(self, batches: Iterator) -> Iterator:
+        """The batches; the worker processes serve one epoch at a time, and would mix two."""
+        mine = self._reading = object()
+        while True:
+            if self._reading is not mine:
+                raise RuntimeError("another epoch of this loader has begun; read one at a time, or open two loaders")
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            yield batch
+
     def _note(self, index: int, why: str, replaced: bool) -> None:
         name = self._source.name(index)
         if self.task.on_error == SUBSTITUTE and not replaced:
             raise no_substitute(name, self.task.dataset)
-        self.damaged(DamagedSample(self.task.dataset, index, name, why, _TO_DO), replaced)
+        self.damaged(DamagedSample(self.task.dataset, index, "image", f"{name}: {why}", _TO_DO), replaced)
 
     def release(self) -> None:
         """End the worker processes."""

@@ -5,8 +5,10 @@ import os
 import signal
 import socket
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 import torch
@@ -19,6 +21,7 @@ from runtime.config import one_line
 
 # Signals that end a run with a checkpoint (runtime/training/checkpoint_manager.py); a parent forwards them to its ranks
 SIGNALS = system.signals("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+_DRIVER = Path("/proc/driver/nvidia/version")
 _TORCHRUN = "start with torchrun, or unset RANK and WORLD_SIZE"
 
 
@@ -51,14 +54,14 @@ def run(function: Callable, settings, names: Mapping[str, str] = MappingProxyTyp
             if name not in os.environ:
                 raise UserError(f"the environment has RANK but no {name}", _TORCHRUN)
         local_rank = _from_torchrun("LOCAL_RANK") if "LOCAL_RANK" in os.environ else rank
-        _run_rank(function, settings, rank, local_rank, world_size)
+        _run_rank(function, settings, rank, local_rank, world_size, names)
     elif settings.training.distributed and settings.dist.world_size > 1:
         _spawn(function, settings, names)
     else:
-        if settings.data.gpu and not torch.cuda.is_available():
+        if settings.data.gpu and not _uses_gpu(settings):
             raise UserError(f"there is no GPU {settings.data.gpu}", "omit data.gpu to train on the CPU")
         with _memory_errors():
-            function(settings, Rank(0, 1, _device(settings.data.gpu or 0)))
+            function(settings, Rank(0, 1, _device(settings, settings.data.gpu or 0)))
 
 
 def _from_torchrun(name: str) -> int:
@@ -70,7 +73,7 @@ def _from_torchrun(name: str) -> int:
 
 def _spawn(function: Callable, settings, names: Mapping[str, str]) -> None:
     world_size, address, port = settings.dist.world_size, settings.dist.address, settings.dist.port
-    _check_world_size(world_size)
+    _check_world_size(world_size, _uses_gpu(settings))
     _check_address(address, port)
     os.environ.update(MASTER_ADDR=address, MASTER_PORT=str(port))
     ranks = mp.spawn(_child, (function, settings, world_size, dict(names)), nprocs=world_size, join=False)
@@ -92,8 +95,8 @@ def _spawn(function: Callable, settings, names: Mapping[str, str]) -> None:
         sys.exit(code if code > 0 else 128 - code)
 
 
-def _check_world_size(world_size: int) -> None:
-    if torch.cuda.is_available():
+def _check_world_size(world_size: int, gpus: bool) -> None:
+    if gpus:
         device, most = "GPU", torch.cuda.device_count()
     else:  # two processes on one core are useful to try it
         device, most = "core", max(2, os.cpu_count() or 1)
@@ -118,14 +121,15 @@ def _check_address(address: str, port: int) -> None:
 
 def _child(rank: int, function: Callable, settings, world_size: int, names: Mapping[str, str]) -> None:
     try:
-        _run_rank(function, settings, rank, rank, world_size)
-    except UserError as error:  # as in runtime.config.run
-        print(f"error: {one_line(error, names)}", file=sys.stderr, flush=True)
-        os._exit(2)
+        _run_rank(function, settings, rank, rank, world_size, names)
+    except UserError as error:
+        _leave(error, names)
 
 
-def _run_rank(function: Callable, settings, rank: int, local_rank: int, world_size: int) -> None:
-    device = _device(local_rank)
+def _run_rank(
+    function: Callable, settings, rank: int, local_rank: int, world_size: int, names: Mapping[str, str]
+) -> None:
+    device = _device(settings, local_rank)
     if device.type == "cpu":
         # The processes of one machine share its cores
         local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
@@ -136,12 +140,28 @@ def _run_rank(function: Callable, settings, rank: int, local_rank: int, world_si
     try:
         with _memory_errors():
             function(settings, Rank(rank, world_size, device))
-    except RuntimeError as error:
-        if "Connection closed by peer" not in str(error):
-            raise
-        raise UserError("another rank has ended", "see its own message") from error
-    finally:
+    except Exception as error:  # noqa: BLE001  told, and the process ends
+        _leave(error, names)
+    except SystemExit:  # after a signal all ranks come here together
         dist.destroy_process_group()
+        raise
+    dist.destroy_process_group()
+
+
+def _leave(error: Exception, names: Mapping[str, str]) -> None:
+    """Say what a rank has failed of, as runtime.config.run does, and end its process at once.
+
+    Its peers wait for it in a collective operation: to end the process group first would wait for them.
+    """
+    if isinstance(error, RuntimeError) and "Connection closed by peer" in str(error):
+        error = UserError("another rank has ended", "see its own message")
+    if isinstance(error, UserError):
+        print(f"error: {one_line(error, names)}", file=sys.stderr)
+    else:
+        traceback.print_exception(error)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(2 if isinstance(error, UserError) else 1)
 
 
 @contextlib.contextmanager
@@ -158,10 +178,26 @@ def _memory_errors():
         raise UserError(f"there is not enough memory ({reason[0][:200]})", to_do) from error
 
 
-def _device(index: int) -> torch.device:
-    if not torch.cuda.is_available():
+def _uses_gpu(settings) -> bool:
+    """Whether to train on a GPU; raises UserError where one is wanted, or is there, and cannot be used."""
+    wanted = settings.training.device
+    if wanted == "cpu" or torch.cuda.is_available():
+        return wanted != "cpu"
+    driver = _DRIVER.exists() and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+    if wanted == "cuda" or (driver and torch.version.cuda):
+        about = f"torch {torch.__version__}, {'an' if driver else 'no'} NVIDIA driver"
+        raise UserError(f"CUDA does not start ({about})", "update the driver, or set training.device=cpu")
+    return False
+
+
+def _device(settings, index: int) -> torch.device:
+    if not _uses_gpu(settings):
         return torch.device("cpu")
-    if index >= torch.cuda.device_count():
-        raise UserError(f"there is no GPU {index}", f"give data.gpu from 0 to {torch.cuda.device_count() - 1}")
+    count = torch.cuda.device_count()
+    if count == 1 and os.environ.get("LOCAL_WORLD_SIZE", "1") == "1" and "LOCAL_RANK" in os.environ:
+        index = 0  # Slurm shows each task its own GPU only
+    if index >= count:
+        raise UserError(f"there is no GPU {index}", f"give data.gpu from 0 to {count - 1}")
     torch.cuda.set_device(index)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = bool(settings.training.tf32)
     return torch.device("cuda", index)

@@ -1,8 +1,15 @@
 """Host batches to a GPU: copied on a stream of their own while the batch before is in use."""
 
+import functools
 from collections import deque
 
 import torch
+
+
+@functools.cache
+def _stream(device: str) -> "torch.cuda.Stream":
+    """One for all epochs: memory that was allocated for a stream is used again for that stream only."""
+    return torch.cuda.Stream(device)
 
 
 def to_device(batches, task, finish=None):
@@ -11,7 +18,7 @@ def to_device(batches, task, finish=None):
     `finish`: for each column a function that does on the device what is left to do (normalize), or None. A host
     batch is held until its copy has ended.
     """
-    stream = torch.cuda.Stream(task.device)
+    stream = _stream(str(task.device))
     in_flight: deque[tuple] = deque()
 
     def on_device(tensor, left):
@@ -23,8 +30,11 @@ def to_device(batches, task, finish=None):
         return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
     def copy(host):
+        tensors, left = [None] * len(host), finish or [None] * len(host)
         with torch.cuda.stream(stream):
-            tensors = [on_device(tensor, left) for tensor, left in zip(host, finish or [None] * len(host), strict=True)]
+            # Labels first: they would wait behind the images
+            for place in sorted(range(len(host)), key=lambda place: host[place].nbytes):
+                tensors[place] = on_device(host[place], left[place])
             copied = torch.cuda.Event()
             copied.record(stream)
         return tensors, copied, host

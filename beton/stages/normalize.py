@@ -34,7 +34,7 @@ class NormalizeStage(Normalize):
         scale = 1 / (255 * np.array(self.std))
         # float32, 6: a pixel becomes pixel * scale[c] + shift[c]
         self.scale_shift = np.concatenate([scale, -np.array(self.mean) / self.std]).astype(np.float32)
-        self._tables, self._kernels = {}, {}
+        self._tables, self._kernels, self._on_device = {}, {}, {}
 
     def table(self, dtype: torch.dtype) -> np.ndarray:
         """The result for each value and channel (256 x 3): float32, or the bits (uint16) of a 16-bit type."""
@@ -55,9 +55,10 @@ class NormalizeStage(Normalize):
             if dtype not in self._kernels:
                 self._kernels[dtype] = _ffcv_kernel.make(self.mean, self.std, dtype, images.device)
             return self._kernels[dtype](images)
-        mean = torch.tensor(self.mean, device=images.device).mul(255).view(1, 3, 1, 1)
-        std = torch.tensor(self.std, device=images.device).mul(255).view(1, 3, 1, 1)
-        return images.to(torch.float32).sub_(mean).div_(std).to(dtype)
+        if images.device not in self._on_device:  # to copy them waits for the device, so once
+            self._on_device[images.device] = torch.from_numpy(self.scale_shift).to(images.device).view(2, 1, 3, 1, 1)
+        scale, shift = self._on_device[images.device]
+        return torch.addcmul(shift, images, scale, out=torch.empty_like(images, dtype=dtype))
 
     def on_device_by(self, dtype: torch.dtype) -> str:
         """What on_device runs on a GPU, for the log."""

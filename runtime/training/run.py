@@ -27,7 +27,10 @@ def parallel(model: torch.nn.Module, compiled: bool, rank: Rank) -> torch.nn.Mod
     if rank.world_size == 1:
         return model
     devices = [rank.device] if rank.device.type == "cuda" else None
-    return torch.nn.parallel.DistributedDataParallel(model, device_ids=devices)
+    # The statistics of norm layers are rank 0's, and sent once before each evaluation (engine.evaluate)
+    return torch.nn.parallel.DistributedDataParallel(
+        model, device_ids=devices, broadcast_buffers=False, gradient_as_bucket_view=True
+    )
 
 
 def run_recipe(recipe: engine.Recipe, settings, rank: Rank, data: Data, validation: Pipeline, start: Start) -> None:
@@ -57,7 +60,9 @@ def run_recipe(recipe: engine.Recipe, settings, rank: Rank, data: Data, validati
             f"{rank.world_size} x {rank.device}, {recipe.precision.name}"
         )
         print(f"=> loader {settings.data.loader}: {validation.description}")
-    # Last, since building and testing the model has drawn random numbers
+    # Last, since building and testing the model has drawn random numbers. Rank 0's go on as they are
+    if not rank.first:
+        torch.manual_seed(settings.training.seed + rank.rank)  # or all ranks would drop out the same
     checkpoint.set_generators(start.generators)
     _fit(recipe, settings, rank, data, validation, folder, start.position)
 

@@ -77,6 +77,8 @@ def add_running(config: Config) -> None:
         precision=Param(
             one_of("auto", "fp16", "bf16", "none"), "auto: fp16 on a GPU, bf16 on a CPU that has it, else none", "auto"
         ),
+        device=Param(one_of("auto", "cuda", "cpu"), "auto: a GPU if there is one, else the CPU", default="auto"),
+        tf32=Param(BOOL, "on a GPU, float32 products of 10 bits, which are faster", default=1),
         threads=Param(between(INT, 1, 1024), "torch's threads on a CPU (null: the cores that others leave free)"),
         compile=Param(BOOL, "torch.compile the model", default=0),
         seed=Param(between(INT, 0, 2**31 - 1), "of weights, order and augmentations", default=0),

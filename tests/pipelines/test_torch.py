@@ -45,6 +45,16 @@ def test_iterators_keep_their_epochs(numbered, opened):
         assert labels_of(iterator) == labels_of(run_epoch("beton", numbered["beton"], epoch=epoch))
 
 
+def test_an_epoch_within_which_another_was_begun_is_an_error(numbered, opened):
+    loader = opened(numbered["folder"], workers=1)
+    first, second = loader.batches(0), loader.batches(1)
+    next(first)
+    began = next(second)
+    with pytest.raises(RuntimeError, match="another epoch of this loader has begun; read one at a time"):
+        next(first)
+    assert labels_of([began, *second]) == labels_of(run_epoch("beton", numbered["beton"], epoch=1))
+
+
 def test_its_images_are_nearly_those_of_our_loader(numbered):
     changes = {"stages": "center(24, 1)", "shuffle": False, "drop_last": False}
     theirs = images_of(run_epoch("torch", numbered["folder"], **changes)).float()

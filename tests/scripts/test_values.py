@@ -72,6 +72,8 @@ STAGES = [
     "rrc(32, scale=2)", "rrc(32, scale=(0, 1))", "rrc(32, nonsense=1)", "rrc(32, scale=(0.5, 0.1))",
     "rrc(32, ratio=(1, inf))", "rrc(32, interpolation='nearest')", "rrc(32).flip", "rrc[32]", "rrc(32)|flip(2)",
     "rrc(32)|flip('a')", "rrc(32)|flip([])", "rrc(32)|normalize(1)", "rrc(32); flip", "lambda: 1",
+    "rrc(32)|translate(-1)", "rrc(32)|cutout(33)", "rrc(32)|cutout(1, 256)", "rrc(32)|cutout(1, (1, 2))",
+    "src(32, fill='red')",
     "rrc(32)|randaugment('nonsense')", "rrc(32)|randaugment(1)", "rrc(32)|jitter(-1, 0, 0)", "rrc(32)|blur('x')",
     "rrc(32)|normalize|erase(-1)", "rrc(32)|solarize(1e9)", "__import__('os')", "rrc({x})", "{res}", "rrc(32)\n|x",
     "rrc(" + "(" * 5000, "rrc(" + "-" * 5000 + "1)", "rrc(32)" + "|flip(" * 3, LONG, "½", "rrc(३)", "#",

@@ -45,9 +45,10 @@ def _refusal(model: nn.Module, size: int, autocast, count: int = 2) -> Exception
     try:
         with torch.no_grad(), autocast:
             model.forward(images.contiguous(memory_format=torch.channels_last))  # __call__ may compile
-    except torch.cuda.OutOfMemoryError:
-        raise
     except _REFUSALS as error:
+        # A GPU that fails says nothing about the size; both are RuntimeErrors
+        if isinstance(error, (torch.cuda.OutOfMemoryError, getattr(torch, "AcceleratorError", ()))):
+            raise
         return error
     finally:
         model.train(training)

@@ -1,9 +1,14 @@
-"""Ranks that torchrun starts."""
+"""Ranks: those that torchrun starts, one that fails, the device that they train on."""
+
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from beton.errors import UserError
 from runtime import launch
+from tests.support.scripts import free_port, run_script
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
@@ -26,3 +31,57 @@ def test_an_environment_that_is_not_torchruns(monkeypatch, environment):
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="; start with torchrun"):
         launch.run(None, None)
+
+
+_RUN = """
+import sys
+from types import SimpleNamespace as S
+from runtime import launch
+from tests.support import ranks
+training, there = S(distributed=1, device="cpu", tf32=1), S(world_size=2, address="localhost", port=int(sys.argv[2]))
+launch.run(getattr(ranks, sys.argv[1]), S(training=training, dist=there, data=S(gpu=0)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "status", "said"),
+    [("one_fails", 2, "error: rank 1 is broken; repair it"), ("one_has_a_bug", 1, "ZeroDivisionError: a bug")],
+)
+def test_a_rank_that_fails_ends_the_run_though_its_peer_waits_for_it(how, status, said):
+    done = run_script("-c", _RUN, how, free_port(), timeout=120)
+    assert done.returncode == status, done.stderr
+    assert said in done.stderr
+    assert ("Traceback" in done.stderr) == (status == 1)
+
+
+def device(wanted):
+    return launch._device(SimpleNamespace(training=SimpleNamespace(device=wanted, tf32=1)), 0)
+
+
+def test_the_device_is_what_is_wanted_or_an_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(launch, "_DRIVER", tmp_path / "none")
+    assert device("auto") == device("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="CUDA does not start .*no NVIDIA driver.; update"):
+        device("cuda")
+    monkeypatch.setattr(launch, "_DRIVER", Path(__file__))
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert device("cpu") == torch.device("cpu")
+    with pytest.raises(UserError, match="CUDA does not start .*an NVIDIA driver.*set training.device=cpu"):
+        device("auto")  # it trained on the CPU without a word
+
+
+def test_a_task_of_slurm_sees_its_own_gpu_only(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    settings = SimpleNamespace(training=SimpleNamespace(device="auto", tf32=1))
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert launch._device(settings, 3) == torch.device("cuda", 0)
+    assert chosen == [0]
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # torchrun's: here there must be as many
+    with pytest.raises(UserError, match="there is no GPU 3"):
+        launch._device(settings, 3)

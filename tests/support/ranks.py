@@ -1,0 +1,23 @@
+"""What ranks do in the tests of runtime.launch; processes that are spawned import it."""
+
+import time
+
+import torch.distributed as dist
+
+from beton.errors import UserError
+
+
+def one_fails(settings, rank) -> None:
+    """Rank 1 fails while rank 0 waits for it, and to end the process group waits for ever, as NCCL's may."""
+    dist.destroy_process_group = lambda: time.sleep(10_000)
+    if rank.rank == 1:
+        raise UserError("rank 1 is broken", "repair it")
+    dist.barrier()
+
+
+def one_has_a_bug(settings, rank) -> None:
+    """The same with an error of the program."""
+    dist.destroy_process_group = lambda: time.sleep(10_000)
+    if rank.rank == 1:
+        raise ZeroDivisionError("a bug")
+    dist.barrier()
