@@ -33,6 +33,9 @@ def main(argv: list[str], program: str = "python -m beton") -> int:
             f"unknown command '{name}'" + (f" (did you mean '{close[0]}'?)" if close else ""),
             f"use one of {', '.join(COMMANDS)}",
         )
+    for word in arguments:
+        if word.startswith("--"):
+            raise UserError(f"{name} has no option '{word}'", f"see {program} --help")
     command, fewest, most = COMMANDS[name]
     if not fewest <= len(arguments) <= most:
         line = next(line for line in text.splitlines() if f"{program} {name} " in line)

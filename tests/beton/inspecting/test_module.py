@@ -62,6 +62,7 @@ def test_what_check_and_compare_find_is_status_1(made, tmp_path):
 def test_errors_are_one_line_and_status_2(made, tmp_path):
     assert_user_error(beton("info", tmp_path / "none.beton"), "there is no file")
     assert_user_error(beton("inof", made), "unknown command 'inof'", "check, info, preview, compare")
+    assert_user_error(beton("preview", made, "--out=a.png"), "preview has no option '--out=a.png'", "--help")
     assert_user_error(beton("compare", made), "takes FILE FOLDER, not 1 words", "write python -m beton compare")
     done = beton()
     assert (done.returncode, done.stdout.split(" FILE")[0]) == (2, "usage: python -m beton check")
