@@ -1,6 +1,6 @@
 """Builds beton/kernels; everything else about the package is in pyproject.toml.
 
-The kernels are plain C functions that ctypes and numba call: nothing of a Python is in them, so that one wheel
+The kernels are plain C functions that ctypes calls: nothing of a Python is in them, so that one wheel
 serves every Python. They need a C++ compiler (GCC 11 or Clang 12 or newer; on Windows clang-cl) and no library but
 the compiler's own. libstdc++ is not linked in: torch needs it anyway, the kernels use nothing of it that is newer than
 GCC 7, and a copy of this compiler's would want a newer libc.

@@ -16,7 +16,7 @@ from tests.support.scripts import ROOT
 SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - {"setup"}
 # From the bottom: each may import what lies below it
 FLOORS = [{"beton"}, {"pipelines", "runtime"}, SCRIPTS]
-LIBRARY = {"numpy", "numba", "llvmlite", "torch", "cv2", "PIL", "beton"}
+LIBRARY = {"numpy", "numba", "torch", "cv2", "PIL", "beton"}
 # For what a part of it does: the references of stages, a progress bar, a kernel for CUDA
 IN_FUNCTIONS = {"torchvision", "timm", "tqdm", "ffcv"}
 

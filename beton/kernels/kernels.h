@@ -2,8 +2,8 @@
 //
 //     jpeg.cpp, raw.cpp, blocks_decode.cpp: payload -> Picture       resize.cpp: Picture -> pixels or numbers of the batch
 //
-// kernels.cpp and blocks_encode.cpp have the functions that Python sees. Nothing here throws, and nothing reads or writes beyond
-// what it was given, whatever a payload holds: a damaged one is a code other than GOOD.
+// kernels.cpp, jpeg_whole.cpp and blocks_encode.cpp have the functions that Python sees. Nothing here throws, and nothing
+// reads or writes beyond what it was given, whatever a payload holds: a damaged one is a code other than GOOD.
 #pragma once
 
 #include <cstddef>

@@ -3,7 +3,7 @@
 It reads FFCV's files, with threads and kernels of its own: FFCV 1.0.2's loader hangs when a stage fails,
 overwrites batches that are still held, leaks threads when an epoch is left early, draws its augmentations
 from generators that cannot be seeded, decodes whole photos to use half of them, and walks over every batch
-once for each stage. Here the crop, a flip behind it and normalize are one pass (beton/kernels).
+once for each stage. Here the crop, a flip and a move behind it, and normalize are one pass (beton/kernels).
 """
 
 from __future__ import annotations
