@@ -48,6 +48,7 @@ struct Scratch {
     std::vector<int32_t> numbers[4];  // resize.cpp: weights
     std::vector<float> floats[4];     // resize.cpp: weights
     std::vector<double> doubles;      // resize.cpp: what they are made from
+    std::vector<std::shared_ptr<void>> kept[4];  // resize.cpp: weights for small photos
     std::unique_ptr<void, void (*)(void*)> tables{nullptr, nullptr};  // jpeg.cpp: Huffman tables and the like
 };
 

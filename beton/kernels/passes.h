@@ -167,12 +167,13 @@ struct Writer {
     }
 };
 
-// A part of an RGB photo as it is, or mirrored. Rows are copied first, for a vector reads beyond their ends.
+// A part of an RGB photo as it is, or mirrored. Rows are copied first where a vector would read beyond their ends.
 ALWAYS_INLINE void copy(const Job& job, const Writer& writer) {
     const Plane& plane = job.planes[0];
-    uint8_t* row = job.last[0] + 3 * LANES;
+    uint8_t* copied = job.last[0] + 3 * LANES;
     for (int64_t y = 0; y < job.height; y++) {
-        std::memcpy(row, plane.pixels + y * plane.step, size_t(3 * job.width));
+        const uint8_t* row = plane.pixels + y * plane.step;
+        if (job.width % LANES) row = (uint8_t*)std::memcpy(copied, row, size_t(3 * job.width));
         const uint8_t* made = row;
         if (job.mirror) {
             uint8_t* to = job.square;

@@ -30,6 +30,14 @@ class Stage:
         raise NotImplementedError
 
 
+def side_by_side(count: int, *values) -> np.ndarray:
+    """Numbers, or arrays of `count` numbers, side by side (int64, count x len(values))."""
+    made = np.empty((count, len(values)), np.int64)
+    for place, value in enumerate(values):
+        made[:, place] = value
+    return made
+
+
 class Crop(Stage):
     """Cuts a rectangle out of each photo and resizes it to `height` x `width` pixels. Exactly one, and first."""
 
