@@ -19,7 +19,7 @@ done
 [ ${#tests[@]} != 0 ] || tests=(tests/beton)
 if [ ${#pythons[@]} = 0 ]; then
     for minor in 10 11 12 13; do
-        if command -v "python3.$minor" > /dev/null; then pythons+=("python3.$minor"); fi
+        if "python3.$minor" --version > /dev/null 2>&1; then pythons+=("python3.$minor"); fi
     done
 fi
 
