@@ -120,6 +120,8 @@ class BetonFile:
         """The bytes of a field as they are stored; raises DamagedSample."""
         column = self.columns[name]
         size = int(column.sizes[sample])
+        if not size:
+            return b""
         try:
             payload = system.read_at(self._file, size, int(column.addresses[sample]))
         except OSError as error:

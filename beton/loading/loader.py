@@ -93,7 +93,7 @@ class Loader(Pipeline):
         """Open the file and plan its columns; raises UserError."""
         task = self.task
         with BetonFile(task.dataset) as file:
-            self.num_samples, self.classes = len(file), class_names(file)
+            self.num_samples, self.classes, self.fields = len(file), class_names(file), file.fields
             self._mapped = MappedFile(file, task.verify)
             names = _columns(file, task)
             self._left = [name for name in file.columns if name not in names]
@@ -107,7 +107,7 @@ class Loader(Pipeline):
         self._pages = self._mapped.pages()
         numbers = sum(math.prod(decoder.shape) for decoder in self._decoders)
         share = -(-task.batch_size // task.usable_workers)
-        self._chunk = max(_FEWEST, min(_CHUNK_NUMBERS // numbers, share, _MOST))
+        self._chunk = max(_FEWEST, min(_CHUNK_NUMBERS // max(1, numbers), share, _MOST))
         self._pools = [BufferPool((task.batch_size, *d.shape), d.dtype, pinned=self.on_gpu) for d in self._decoders]
 
     def release(self) -> None:
@@ -213,7 +213,7 @@ class Loader(Pipeline):
     def _hand_out(self, batch: _Batch) -> tuple:
         count = len(batch.samples)
         columns = zip(self._decoders, self._pools, batch.buffers, strict=True)
-        return tuple(decoder.to_tensor(pool.hand_out(buffer, count)) for decoder, pool, buffer in columns)
+        return tuple(decoder.to_batch(pool.hand_out(buffer, count)) for decoder, pool, buffer in columns)
 
     # In the threads
 
