@@ -18,18 +18,16 @@ def mapped(function, column):
         return function(column)
     if isinstance(column, tuple):
         return type(column)(*(mapped(function, part) for part in column))
-    if isinstance(column, list) and column and isinstance(column[0], torch.Tensor):
-        return [function(tensor) for tensor in column]
+    if isinstance(column, list):
+        return [function(row) if isinstance(row, torch.Tensor) else row for row in column]
     return column
 
 
 def tensors_of(column) -> list:
-    """The tensors in a column, or in a list of columns."""
-    if isinstance(column, torch.Tensor):
-        return [column]
-    if isinstance(column, (tuple, list)):
-        return [tensor for part in column for tensor in tensors_of(part)]
-    return []
+    """The tensors in a column."""
+    found = []
+    mapped(found.append, column)
+    return found
 
 
 def to_device(batches, task, finish=None):
@@ -64,9 +62,10 @@ def to_device(batches, task, finish=None):
         tensors, copied, _ = entry
         now = torch.cuda.current_stream(task.device)
         now.wait_event(copied)
-        for tensor in tensors_of(tensors):
-            # The allocator must not give this memory away while the consumer's stream still uses it
-            tensor.record_stream(now)
+        for column in tensors:
+            for tensor in tensors_of(column):
+                # The allocator must not give this memory away while the consumer's stream still uses it
+                tensor.record_stream(now)
         held.append(entry[1:])
         while held and held[0][0].query():
             held.popleft()

@@ -55,7 +55,7 @@ def write(
         raise UserError(f"{', '.join(image or ['`names`'])} and `fields` are given", "give the options to the fields")
     if on_error not in ("raise", "skip"):
         raise UserError(f"`on_error`={on_error!r} is neither 'raise' nor 'skip'", "give one of these")
-    workers, whole = workers or system.cores(), fields is None
+    workers, whole = workers or system.cores(), fields is None and names is None
     options = WriteOptions(workers, subset=subset, seed=seed, on_error=on_error, resume=resume)
     if fields is None:
         count = len(dataset) if subset < 0 else min(subset, len(dataset))

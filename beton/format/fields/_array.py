@@ -50,7 +50,7 @@ class Numbers(Field):
             return name
         try:
             found = np.dtype(name if str(dtype).startswith("torch.") else dtype).newbyteorder("<")
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, SyntaxError, OverflowError):
             raise UserError(f"`dtype`={dtype!r} is none of numbers", "give one such as 'float32'") from None
         if found.hasobject or found.names or found.subdtype or not found.itemsize:
             raise UserError(f"`dtype`={dtype!r} cannot be stored", "give one of plain numbers, or several fields")

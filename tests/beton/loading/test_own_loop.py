@@ -12,7 +12,7 @@ from torch.utils.data import DistributedSampler, RandomSampler, WeightedRandomSa
 
 import beton
 from tests.support.betons import copied, damage
-from tests.support.loaders import within
+from tests.support.loaders import put_batches, within
 
 STAGES = "rrc(24)|flip|normalize"
 COUNT = 45  # of numbered photos, whose labels are their numbers
@@ -89,7 +89,7 @@ def test_a_sample_that_is_there_twice_is_augmented_in_two_ways(opened):
     (batch,) = opened(indices=[7, 7, 7, 2], shuffle=False)
     assert batch.label.tolist() == [7, 7, 7, 2]
     assert len({image.numpy().tobytes() for image in batch.image[:3]}) == 3
-    assert torch.equal(batch.image[0], opened(indices=[7]).batches(0).__next__().image[0])
+    assert torch.equal(batch.image[0], next(opened(indices=[7]).batches(0)).image[0])
 
 
 def test_weights_draw_with_replacement_in_proportion(opened):
@@ -202,11 +202,6 @@ def test_a_position_of_other_batches_is_an_error(opened, given):
 # Other processes
 
 
-def _rest(loader, queue) -> None:
-    with loader:
-        queue.put([(batch.image.numpy(), batch.label.numpy(), batch.indices.numpy()) for batch in loader])
-
-
 @pytest.mark.parametrize("method", ["spawn", "fork"])
 def test_a_loader_goes_on_in_another_process(opened, numbered, method, monkeypatch):
     if method not in multiprocessing.get_all_start_methods():
@@ -218,7 +213,7 @@ def test_a_loader_goes_on_in_another_process(opened, numbered, method, monkeypat
     monkeypatch.chdir(os.sep)
     context = multiprocessing.get_context(method)
     queue = context.Queue()
-    process = context.Process(target=_rest, args=(loader, queue), daemon=True)
+    process = context.Process(target=put_batches, args=(loader, queue), daemon=True)
     process.start()
     found = queue.get(timeout=100)
     process.join(60)
