@@ -30,10 +30,10 @@ class Positioned(Pipeline):
         epoch, start = self.epoch, self._next_start()
         batches = self.batches(epoch, start)
         self.epoch, self._start, self._begun = epoch + 1, None, (epoch, start)
-        return self._counted(epoch, start, batches)
+        return self._counted(self._begun, batches)
 
-    def _counted(self, epoch: int, start: int, batches: Iterator[tuple]) -> Iterator[tuple]:
-        mine = self._begun
+    def _counted(self, mine: tuple[int, int], batches: Iterator[tuple]) -> Iterator[tuple]:
+        epoch, start = mine
         with closing(batches):
             for number, batch in enumerate(batches, start + 1):
                 if self._begun is mine:  # else another epoch has begun
