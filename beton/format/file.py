@@ -33,7 +33,7 @@ class BetonFile:
     """
 
     def __init__(self, path: str | Path, card_at: Path | None = None):
-        self.path = str(path)
+        self.path, self._absolute = str(path), os.path.abspath(path)
         self._file, tables = _open(self.path)
         try:
             self.num_samples, self.page_size, self.columns = tables.num_samples, tables.page_size, tables.columns
@@ -48,7 +48,7 @@ class BetonFile:
         self._row = namedtuple("Sample", self.columns, rename=True)
 
     def __reduce__(self):
-        return type(self), (os.path.abspath(self.path),)  # opened again in another process
+        return type(self), (self._absolute,)  # opened again in another process
 
     def __enter__(self) -> BetonFile:
         return self

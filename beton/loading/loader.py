@@ -120,7 +120,7 @@ class Loader(Positioned):
 
     def open(self) -> None:
         """Open the file and plan its columns; raises UserError."""
-        task = self.task
+        task, self._absolute = self.task, os.path.abspath(self.task.dataset)
         with BetonFile(task.dataset) as file:
             self.num_samples, self.classes, self.fields = len(file), class_names(file), file.fields
             self._mapped = MappedFile(file, task.verify)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -21,6 +20,7 @@ class Positioned(Pipeline):
     `epoch` is the one that the next `for` begins with; it may be set.
     """
 
+    _absolute: str  # path of the data set, also where the process has gone to another folder since
     _begun: tuple[int, int] | None = None  # the epoch that is under way, and how many of its batches are handed out
     _start: tuple[int, int] | None = None  # an epoch, and the batch with which it will begin
 
@@ -74,7 +74,7 @@ class Positioned(Pipeline):
         return {}
 
     def __reduce__(self):
-        task = dataclasses.replace(self.task, dataset=os.path.abspath(self.task.dataset))
+        task = dataclasses.replace(self.task, dataset=self._absolute)
         return _opened_again, (type(self), task, self._options(), self.state_dict())
 
 
