@@ -20,7 +20,7 @@ import numpy as np
 from beton.errors import UserError
 from beton.format.file import BetonFile
 from beton.loading.base import Pipeline
-from beton.loading.loader import class_names
+from beton.loading.columns import class_names
 from beton.loading.task import Task
 from beton.stages.base import Normalize
 from beton.stages.center import Center

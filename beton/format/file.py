@@ -6,6 +6,7 @@ import mmap
 import os
 import zlib
 from collections import namedtuple
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,7 @@ class BetonFile:
     """
 
     def __init__(self, path: str | Path, card_at: Path | None = None):
-        self.path = str(path)
+        self.path, self._absolute = str(path), os.path.abspath(path)
         self._file, tables = _open(self.path)
         try:
             self.num_samples, self.page_size, self.columns = tables.num_samples, tables.page_size, tables.columns
@@ -45,6 +46,9 @@ class BetonFile:
             self._file.close()
             raise
         self._row = namedtuple("Sample", self.columns, rename=True)
+
+    def __reduce__(self):
+        return type(self), (self._absolute,)  # opened again in another process
 
     def __enter__(self) -> BetonFile:
         return self
@@ -116,10 +120,38 @@ class BetonFile:
         """What each sample's file was called, None where the card does not say. Raises UserError if it is damaged."""
         return decoded_names(self.card or {}, self.num_samples)
 
+    def subset(self, classes: Sequence[str | int]) -> np.ndarray:
+        """The samples (int64) of these classes, by name or number; nothing is decoded. Raises UserError."""
+        if self.labels is None:
+            raise UserError(f"{self.path} has no int field 'label'", "choose the samples by what it has")
+        names, numbers = self.classes or [], []
+        for given in classes:
+            if isinstance(given, str) and given not in names:
+                raise UserError(
+                    f"{self.path} has no class '{given}'", f"name some of {', '.join(names) or 'its labels'}"
+                )
+            numbers.append(names.index(given) if isinstance(given, str) else int(given))
+        return np.flatnonzero(np.isin(self.labels, numbers))
+
+    def split(self, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Two sets of samples (int64, each in the file's order): round(share * N) drawn by the seed, and the rest.
+
+        Raises UserError for a share that leaves one of them empty.
+        """
+        from beton.rng import permutation
+
+        count = round(share * len(self))
+        if not 0 < count < len(self):
+            raise UserError(f"`share`={share!r} of {len(self)} samples leaves a part empty", "give one between 0 and 1")
+        drawn = permutation(len(self), seed)
+        return np.sort(drawn[:count]), np.sort(drawn[count:])
+
     def payload(self, sample: int, name: str) -> bytes:
         """The bytes of a field as they are stored; raises DamagedSample."""
         column = self.columns[name]
         size = int(column.sizes[sample])
+        if not size:
+            return b""
         try:
             payload = system.read_at(self._file, size, int(column.addresses[sample]))
         except OSError as error:

@@ -70,4 +70,5 @@ class MappedFile:
         for column in self._stored:
             for sample in samples.tolist():
                 start, size = int(column.addresses[sample]), int(column.sizes[sample])
-                system.advise_willneed(self._map, start, size)
+                if size:
+                    system.advise_willneed(self._map, start, size)

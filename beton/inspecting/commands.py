@@ -93,7 +93,7 @@ def preview_command(path: str, out: str | None = None) -> int:
     from beton.inspecting.preview import preview
 
     written, count = preview(path, out)
-    print(f"=> {written}: {count} photos of {path}")
+    print(f"=> {written}: {count} samples of {path}")
     return 0
 
 
@@ -105,7 +105,7 @@ def info_command(path: str) -> int:
         _line("fields", f"{fields}; pages of {file.page_size / 2**20:g} MiB")
         for column in file.columns.values():
             for name, text in column.field.summary(column.records, column.sizes).items():
-                _line(name, text)
+                _line(name or column.name, text)
         _print_classes(file)
         if file.card is None:
             _line("card", f"none ({card_path(path)}): no class names, parameters and checksums")

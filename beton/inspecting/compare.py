@@ -125,10 +125,13 @@ def _difference(file: BetonFile, sample: int, source: PhotoFolder, index: int, f
         encoded = field.encode(values[name], field.choice_of(record))
         if encoded.error is not None:
             return f"it cannot be read in the folder ({encoded.error})"
-        expected = np.array([(*encoded.values, record[field.pointer])], field.record)[0]
+        column, address = file.columns[name], 0
+        if column.sizes is not None:
+            address = int(column.addresses[sample])
+        expected = np.array([field.row(encoded.values, address)], field.record)[0]
         if expected != record:
             return f"it is {field.describe(record)} instead of {field.describe(expected)}"
-        if not np.array_equal(encoded.payload, np.frombuffer(payloads[name], np.uint8)):
+        if encoded.payload is not None and encoded.payload.tobytes() != payloads[name]:
             return "its pixels differ"
     return None
 

@@ -8,6 +8,7 @@ from typing import Any
 from beton import system
 from beton.files import partial_path
 from beton.format.card import CARD_VERSION, encoded_checksums, encoded_names
+from beton.format.fields.int import Int
 from beton.format.records import VERSION
 from beton.writing.layout import Layout
 from beton.writing.options import WriteOptions, by_option, parameters, versions
@@ -45,7 +46,7 @@ def make_card(path: Path, layout: Layout, source, options: WriteOptions, about, 
 
 def _classes(layout: Layout, source) -> dict[str, Any]:
     """Names of the classes and how many samples each has, where there are names."""
-    if source.classes is None or "label" not in layout.records:
+    if source.classes is None or not isinstance(layout.fields.get("label"), Int):
         return {"classes": source.classes}
     counts = Counter(layout.records["label"][: layout.count].tolist())
     return {
@@ -62,8 +63,8 @@ def _facts(layout: Layout) -> dict[str, Any]:
         {
             name: field.facts(
                 layout.records[name][:count],
-                layout.sizes[name][:count] if field.pointer else None,
-                layout.passed[name][:count] if field.pointer else None,
+                layout.sizes[name][:count] if field.pointer is not None else None,
+                layout.passed[name][:count] if field.pointer is not None else None,
             )
             for name, field in layout.fields.items()
         }

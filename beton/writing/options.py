@@ -16,6 +16,7 @@ from beton.format.records import LONGEST_NAME, VERSION
 from beton.sources.subset import Subset
 
 _DRAWN = 5 << 60  # set apart from what the fields draw
+_USUAL = {"image": "rgb_image", "label": "int"}  # not in the identity, as in files of version 0.1
 _ENCODERS = ("numpy", "opencv-python", "pillow")  # their versions decide the bytes
 
 
@@ -49,10 +50,14 @@ class WriteOptions:
         return source if self.subset < 0 else Subset(source, range(min(self.subset, len(source))))
 
 
-def make_fields(kinds: dict[str, str], options: dict[str, Any]) -> dict[str, Field]:
-    """A field of each kind (a file in beton/format/fields) by name, with those of the `options` that it has."""
+def make_fields(kinds: dict[str, str | Field], options: dict[str, Any]) -> dict[str, Field]:
+    """A field of each kind (a file in beton/format/fields) by name, with those of the `options` that it has; what is a
+    field already stays one."""
     made = {}
     for name, kind in kinds.items():
+        if isinstance(kind, Field):
+            made[name] = kind
+            continue
         field = FIELDS.get(kind)
         known = {option.name for option in dataclass_fields(field)}
         made[name] = field(**{option: value for option, value in options.items() if option in known})
@@ -79,8 +84,13 @@ def by_option(of_fields: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def parameters(fields: dict[str, Field]) -> dict[str, Any]:
-    """The options of all fields."""
-    return by_option({name: dict(vars(field)) for name, field in fields.items()})
+    """The options of all fields, as JSON has them."""
+    return by_option(
+        {
+            name: {option: list(value) if isinstance(value, tuple) else value for option, value in vars(field).items()}
+            for name, field in fields.items()
+        }
+    )
 
 
 def versions() -> dict[str, str]:
@@ -104,8 +114,10 @@ def identity(source, fields: dict[str, Field], options: WriteOptions, about: dic
     samples = hashlib.sha256()
     for i in range(len(source)):
         samples.update(f"{source.identity(i)}\0".encode("utf-8", "surrogateescape"))
+    kinds = {name: next(iter(field.type_names.values())) for name, field in fields.items()}
     return {
         **parameters(fields),
+        **({} if kinds == _USUAL else {"fields": kinds}),
         "seed": options.seed,
         **{f"source {name}": value for name, value in about.items()},
         **{f"version of {name}": number for name, number in versions().items()},

@@ -22,6 +22,7 @@ from beton.errors import UserError
 from beton.format import downscale, photo_files  # noqa: F401  now, and not when a worker has a first photo
 from beton.format.card import card_path
 from beton.format.fields.base import Encoded, Field
+from beton.format.fields.int import Int
 from beton.format.records import page_size
 from beton.workers import in_order
 from beton.writing import transaction
@@ -65,7 +66,7 @@ class _Encoder:
 
     def __init__(self, source, fields: dict[str, Field], options: WriteOptions):
         self._source, self._fields, self._skip = source, fields, options.on_error == "skip"
-        self._stored = [name for name, field in fields.items() if field.pointer]
+        self._stored = [name for name, field in fields.items() if field.pointer is not None]
         self.count = len(source)
         self.choices = {name: field.choices(self.count, options.seed) for name, field in fields.items()}
 
@@ -109,7 +110,7 @@ class _Encoder:
 
     def _check_label(self, name: str, values: list[Encoded]) -> None:
         """Raise UserError for a label that is not one of the source's classes."""
-        if self._source.classes is None or "label" not in self._fields:
+        if self._source.classes is None or not isinstance(self._fields.get("label"), Int):
             return
         (label,), count = values[list(self._fields).index("label")].values, len(self._source.classes)
         if not 0 <= label < count:

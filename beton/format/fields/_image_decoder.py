@@ -100,7 +100,7 @@ class ImageDecoder(Decoder):
         sizes, first = np.array([pixels.size]), np.zeros(1, np.int64)
         self._call(scratch, pixels, record, sizes, first, place, target)
 
-    def to_tensor(self, rows: torch.Tensor) -> torch.Tensor:
+    def to_batch(self, rows: torch.Tensor) -> torch.Tensor:
         """Images as N x 3 x H x W, of the dtype whose bits they are."""
         if rows.dtype == torch.uint16:
             rows = rows.view(self._plan.dtype)
