@@ -49,10 +49,14 @@ class WriteOptions:
         return source if self.subset < 0 else Subset(source, range(min(self.subset, len(source))))
 
 
-def make_fields(kinds: dict[str, str], options: dict[str, Any]) -> dict[str, Field]:
-    """A field of each kind (a file in beton/format/fields) by name, with those of the `options` that it has."""
+def make_fields(kinds: dict[str, str | Field], options: dict[str, Any]) -> dict[str, Field]:
+    """A field of each kind (a file in beton/format/fields) by name, with those of the `options` that it has; what is a
+    field already stays one."""
     made = {}
     for name, kind in kinds.items():
+        if isinstance(kind, Field):
+            made[name] = kind
+            continue
         field = FIELDS.get(kind)
         known = {option.name for option in dataclass_fields(field)}
         made[name] = field(**{option: value for option, value in options.items() if option in known})

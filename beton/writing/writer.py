@@ -23,6 +23,7 @@ from beton.format import downscale, photo_files  # noqa: F401  now, and not when
 from beton.format.card import card_path
 from beton.format.fields.base import Encoded, Field
 from beton.format.records import page_size
+from beton.format.stored import Stored
 from beton.workers import in_order
 from beton.writing import transaction
 from beton.writing.card import make_card
@@ -84,7 +85,9 @@ class _Encoder:
         try:
             values, crc32 = [], 0
             for (column, kind), value in zip(self._fields.items(), self._source.read(index), strict=True):
-                encoded = kind.encode(value, other.get(column, self.choices[column][index]))
+                choice = other.get(column, self.choices[column][index])
+                stored = isinstance(value, Stored)
+                encoded = value.encoded(kind, choice) if stored else kind.encode(value, choice)
                 if encoded.error is not None:
                     if kind.pointer is None:  # no damage of a file, but a mistake in the data set
                         raise UserError(f"cannot store {name} ({column}: {encoded.error})", _CORRECT)
