@@ -4,7 +4,7 @@
     python write_dataset.py --cfg.data_dir=imagenet/train --cfg.split=train --cfg.write_path=train.beton \
         --cfg.write_mode=proportion --cfg.compress_probability=0.5 --cfg.max_resolution=500
 
-`python write_dataset.py check|info|preview|compare FILE ...` is `python -m beton check|info|preview|compare FILE ...`.
+`python write_dataset.py COMMAND FILE ...` is `python -m beton COMMAND FILE ...`: check, info, preview, compare, export.
 
 The parameters are those of ffcv-imagenet's write_imagenet.py and a few more: --help.
 """

@@ -16,6 +16,7 @@ HELP = """usage: {program} check FILE             read everything, name every da
        {program} info FILE              print what is inside
        {program} preview FILE [OUT.png] draw a contact sheet; default: FILE's name + .png, in this folder
        {program} compare FILE FOLDER    is the file still what the photo folder holds?
+       {program} export FILE FOLDER     write the photos as files: class folders, or --format=webdataset
 
 Exit status: 0; 1 where check found damaged samples or compare found differences; 2 for errors."""
 
@@ -33,16 +34,31 @@ def main(argv: list[str], program: str = "python -m beton") -> int:
             f"unknown command '{name}'" + (f" (did you mean '{close[0]}'?)" if close else ""),
             f"use one of {', '.join(COMMANDS)}",
         )
-    for word in arguments:
-        if word.startswith("--"):
-            raise UserError(f"{name} has no option '{word}'", f"see {program} --help")
+    arguments, options = _options(name, arguments, program)
     command, fewest, most = COMMANDS[name]
     if not fewest <= len(arguments) <= most:
         line = next(line for line in text.splitlines() if f"{program} {name} " in line)
         usage = " ".join(line.removeprefix("usage:").split(f"{name} ")[1].split()[:most])
         what = f"'{name}' takes {usage}, not {len(arguments)} words"
         raise UserError(what, f"write {program} {name} {usage}")
-    return command(*arguments)
+    return command(*arguments, **options)
+
+
+def _options(name: str, words: list[str], program: str) -> tuple[list[str], dict[str, str]]:
+    """What is no option among the words behind a command, and its options: --NAME=VALUE or --NAME VALUE."""
+    arguments, options, words = [], {}, list(words)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            arguments.append(word)
+            continue
+        option, equals, value = word[2:].partition("=")
+        if option not in OPTIONS.get(name, ()):
+            raise UserError(f"{name} has no option '{word}'", f"see {program} --help")
+        if not equals and not words:
+            raise UserError(f"'{word}' needs a value", f"write {word}=VALUE")
+        options[option] = value if equals else words.pop(0)
+    return arguments, options
 
 
 def check_command(path: str) -> int:
@@ -94,6 +110,15 @@ def preview_command(path: str, out: str | None = None) -> int:
 
     written, count = preview(path, out)
     print(f"=> {written}: {count} photos of {path}")
+    return 0
+
+
+def export_command(path: str, folder: str, format: str = "folders") -> int:
+    """Write the photos as files."""
+    from beton.inspecting.export import export
+
+    with BetonFile(path) as file:
+        print(f"=> {folder}: {export(file, folder, format)}")
     return 0
 
 
@@ -151,4 +176,7 @@ COMMANDS: dict[str, tuple[Callable[..., int], int, int]] = {
     "info": (info_command, 1, 1),
     "preview": (preview_command, 1, 2),
     "compare": (compare_command, 2, 2),
+    "export": (export_command, 2, 2),
 }
+# Options of a command: keywords of its function
+OPTIONS: dict[str, tuple[str, ...]] = {"export": ("format",)}
