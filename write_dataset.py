@@ -4,7 +4,7 @@
     python write_dataset.py --cfg.data_dir=imagenet/train --cfg.split=train --cfg.write_path=train.beton \
         --cfg.write_mode=proportion --cfg.compress_probability=0.5 --cfg.max_resolution=500
 
-`python write_dataset.py COMMAND FILE ...` is `python -m beton COMMAND FILE ...`: check, info, preview, compare, export.
+`python write_dataset.py COMMAND FILE ...` is `python -m beton COMMAND FILE ...`: check, info, preview, compare, ...
 
 The parameters are those of ffcv-imagenet's write_imagenet.py and a few more: --help.
 """
@@ -22,7 +22,9 @@ from pathlib import Path
 from fastargs import Config, Param, Section
 
 from beton.errors import UserError
+from beton.format.parts import part_path
 from runtime.config import BOOL, FLOAT, INT, PATH, STR, between, one_line, one_of, parse, run
+from runtime.parts import part_of
 
 
 def declare() -> Config:
@@ -50,6 +52,7 @@ def declare() -> Config:
         random_subset=Param(between(INT, 1, 10**8), "only so many photos, drawn by cfg.seed; null: all"),
         classes=Param(STR, "only these classes: names with commas, or a file with one a line; null: all"),
         empty_classes=Param(one_of("error", "keep"), "class folders without photos", default="error"),
+        part=Param(STR, "only a part of the samples, e.g. 3/8; auto: of a Slurm array or torchrun; null: all"),
         seed=Param(between(INT, 0, 2**31 - 1), "chooses the JPEGs of proportion, and cfg.random_subset", default=0),
         on_error=Param(one_of("raise", "skip"), "a photo that cannot be read: stop, or leave it out", default="raise"),
         resume=Param(BOOL, "resume an interrupted write; keep what that needs; skip a complete file", default=False),
@@ -65,6 +68,9 @@ def main(argv: list[str]) -> None:
         sys.exit(commands.main(argv, "write_dataset.py"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the temporary file is removed
     cfg = parse(declare(), argv).cfg
+    if cfg.part is not None:
+        cfg.part = part_of(cfg.part)
+        cfg.write_path = str(part_path(cfg.write_path, cfg.part))
     report(cfg.write_path, write(cfg))
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from beton.errors import UserError
 from beton.format.card import card_path
 from beton.format.file import BetonFile
+from beton.format.joined import JoinedFile, open_beton
 from beton.format.records import VERSION
 
 _MOST_NAMED = 20
@@ -17,6 +18,10 @@ HELP = """usage: {program} check FILE             read everything, name every da
        {program} preview FILE [OUT.png] draw a contact sheet; default: FILE's name + .png, in this folder
        {program} compare FILE FOLDER    is the file still what the photo folder holds?
        {program} export FILE FOLDER     write the photos as files: class folders, or --format=webdataset
+       {program} merge OUT FILE ...     write several files as one
+       {program} split FILE N [FOLDER]  write N parts of a file, beside it or into a folder
+
+FILE may be several files that are read as one: a pattern in quotes, such as 'train-*.beton' (not for split).
 
 Exit status: 0; 1 where check found damaged samples or compare found differences; 2 for errors."""
 
@@ -65,7 +70,7 @@ def check_command(path: str) -> int:
     """Read every sample; name those that are damaged."""
     from beton.inspecting.check import damaged_samples, is_the_cards, needs_decoding
 
-    with BetonFile(path) as file:
+    with open_beton(path) as file:
         decode, checksums = needs_decoding(file), file.checksums is not None
         how = "every checksum compared" if checksums else "no checksums: every sample decoded, which shows only a part"
         how += ", every sample decoded" if checksums and decode else ""
@@ -117,16 +122,37 @@ def export_command(path: str, folder: str, format: str = "folders") -> int:
     """Write the photos as files."""
     from beton.inspecting.export import export
 
-    with BetonFile(path) as file:
+    with open_beton(path) as file:
         print(f"=> {folder}: {export(file, folder, format)}")
+    return 0
+
+
+def merge_command(out: str, *paths: str) -> int:
+    """Write several files as one."""
+    from beton.inspecting.merge import merge
+
+    card = merge(list(paths), out)
+    print(f"=> {out}: {card['num_samples']} samples, {_megabytes(card['bytes'])}")
+    return 0
+
+
+def split_command(path: str, count: str, folder: str | None = None) -> int:
+    """Write the parts of a file."""
+    from beton.inspecting.merge import split
+
+    if not count.isdecimal() or not 2 <= int(count) < 10**6:
+        raise UserError(f"'{count}' is not a number of parts", "give a whole number from 2 on")
+    written = split(path, int(count), folder)
+    print(f"=> {written[0]} to {written[-1]}: the {len(written)} parts of {path}")
     return 0
 
 
 def info_command(path: str) -> int:
     """Print what is inside."""
-    with BetonFile(path) as file:
+    with open_beton(path) as file:
         fields = ", ".join(f"{name} ({kind})" for name, kind in file.fields.items())
-        print(f"=> {path}: FFCV format {VERSION}, {len(file)} samples, {_megabytes(file.bytes)}")
+        parts = f" in {len(file.parts)} files" if isinstance(file, JoinedFile) else ""
+        print(f"=> {path}: FFCV format {VERSION}, {len(file)} samples{parts}, {_megabytes(file.bytes)}")
         _line("fields", f"{fields}; pages of {file.page_size / 2**20:g} MiB")
         for column in file.columns.values():
             for name, text in column.field.summary(column.records, column.sizes).items():
@@ -177,6 +203,8 @@ COMMANDS: dict[str, tuple[Callable[..., int], int, int]] = {
     "preview": (preview_command, 1, 2),
     "compare": (compare_command, 2, 2),
     "export": (export_command, 2, 2),
+    "merge": (merge_command, 2, 10**6),
+    "split": (split_command, 2, 3),
 }
 # Options of a command: keywords of its function
 OPTIONS: dict[str, tuple[str, ...]] = {"export": ("format",)}

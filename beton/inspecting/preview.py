@@ -10,6 +10,7 @@ from beton.errors import DamagedSample, UserError
 from beton.files import partial_path
 from beton.format.fields.image import Image as ImageField
 from beton.format.file import BetonFile
+from beton.format.joined import open_beton
 
 _MOST, _COLUMNS, _TILE, _TEXT = 64, 8, 128, 18
 
@@ -19,7 +20,7 @@ def preview(path: str, out: str | None) -> tuple[Path, int]:
     target = Path(out) if out else Path(f"{Path(path).name}.png")
     if target.suffix.lower() != ".png":
         raise UserError(f"{target} is not the name of a PNG", "give one that ends with .png")
-    with BetonFile(path) as file:
+    with open_beton(path) as file:
         name = next((name for name, column in file.columns.items() if isinstance(column.field, ImageField)), None)
         if name is None:
             raise UserError(f"{path} has no image field", "preview a file that has one")

@@ -11,9 +11,10 @@ from __future__ import annotations
 import math
 import os
 from collections import deque, namedtuple
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,9 @@ from beton import system
 from beton.errors import DamagedSample, UserError
 from beton.format.fields.base import Decoder
 from beton.format.file import BetonFile
+from beton.format.joined import open_beton
 from beton.format.mapped import MappedFile
+from beton.format.parts import text_of
 from beton.loading.base import Pipeline
 from beton.loading.buffers import BufferPool
 from beton.loading.damage import POLICIES, RAISE, SKIP, SUBSTITUTE, no_substitute, read_substitute
@@ -45,8 +48,9 @@ class Loader(Pipeline):
     A batch is a named tuple with a tensor for each field of the file, in its order: images N x C x H x W
     (channels_last; of `dtype`, or uint8 without normalize), numbers int64, N. It stays as it is while it is held.
 
-    `path`: the file. `batch_size`: samples in a batch. A keyword for each image field: its stages as text, e.g.
-    image="rrc(224)|flip|normalize". `columns`: the fields wanted, in this order (default: all that can be loaded).
+    `path`: the file, or several as one: a list, or a pattern such as 'train-*.beton'. `batch_size`: samples in a batch.
+    A keyword for each image field: its stages as text, e.g. image="rrc(224)|flip|normalize". `columns`: the fields
+    wanted, in this order (default: all that can be loaded).
     `workers`: threads (default: all cores). `device`: where batches go, a torch device. `dtype`: torch dtype of
     normalised images (default float32). `seed`: order and augmentations depend on it, the epoch and the sample
     alone. `shuffle`; `drop_last`: leave out a smaller batch at the end. `in_memory`: False for files larger than
@@ -62,7 +66,7 @@ class Loader(Pipeline):
 
     def __init__(
         self,
-        path: str,
+        path: str | Path | Sequence[str | Path],
         batch_size: int,
         *,
         columns: tuple[str, ...] | None = None,
@@ -82,8 +86,8 @@ class Loader(Pipeline):
     ):
         super().__init__(
             Task(
-                str(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank, world_size,
-                str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns,
+                text_of(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank,
+                world_size, str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns,
             )
         )  # fmt: skip
 
@@ -92,7 +96,7 @@ class Loader(Pipeline):
     def open(self) -> None:
         """Open the file and plan its columns; raises UserError."""
         task = self.task
-        with BetonFile(task.dataset) as file:
+        with open_beton(task.dataset) as file:
             self.num_samples, self.classes = len(file), class_names(file)
             self._mapped = MappedFile(file, task.verify)
             names = _columns(file, task)

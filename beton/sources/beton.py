@@ -7,6 +7,8 @@ from beton.errors import DamagedSample, UserError
 from beton.format.fields.base import Field
 from beton.format.fields.image import Image
 from beton.format.file import BetonFile
+from beton.format.joined import open_beton
+from beton.format.parts import of_the_write
 from beton.format.stored import Stored
 from beton.format.tables import Column
 
@@ -14,8 +16,8 @@ from beton.format.tables import Column
 class BetonSource:
     """The samples of an open file, in its order.
 
-    `made`: a field for each column, which takes the values as they are; without, images are of the kind "image", whose
-    options are the writer's.
+    `made`: a field for each column, for a file with all values as they are, whose `parameters` are then those of this
+    one. Without, images are of the kind "image", whose options are the writer's.
     """
 
     def __init__(self, file: BetonFile, made: dict[str, Field] | None = None):
@@ -24,7 +26,9 @@ class BetonSource:
         self._written_with = {column.name: _written_with(file, column.name, column.field) for column in columns}
         self._passed = file.card is None or bool(file.card.get("passed_through"))
         self.classes, self.fields = file.classes, dict(self._made)
-        if made is None:
+        if made is not None:
+            self.parameters = of_the_write(file.card or {})
+        else:
             self.fields |= {column.name: "image" for column in columns if isinstance(column.field, Image)}
         if file.labels is not None:
             self.label = lambda index: int(file.labels[index])
@@ -58,6 +62,12 @@ class BetonSource:
         return Stored(self._made[name], record, payload, self._written_with[name], passed)
 
 
+def as_it_is(file: BetonFile) -> BetonSource:
+    """A source whose fields take over every value as it is stored."""
+    made = {name: _written_with(file, name, column.field) or column.field for name, column in file.columns.items()}
+    return BetonSource(file, made)
+
+
 def _written_with(file: BetonFile, name: str, field: Field) -> Field | None:
     """The field with the options that the card has for a column of images; None where it has not all of them."""
     given = (file.card or {}).get("parameters")
@@ -72,10 +82,10 @@ def _written_with(file: BetonFile, name: str, field: Field) -> Field | None:
 
 
 def open_source(data_dir: str | None, split: str, seed: int = 0, count: int | None = None) -> BetonSource:
-    """The samples of the .beton `data_dir`; `split` is only a name here."""
+    """The samples of the .beton `data_dir`, or of several (a pattern); `split` is only a name here."""
     if not data_dir:
         raise UserError("no `data_dir` is given", "give the path of a .beton")
-    return BetonSource(BetonFile(data_dir))
+    return BetonSource(open_beton(data_dir))
 
 
 SOURCE = open_source

@@ -26,6 +26,19 @@ class Subset:
         return getattr(self._source, name)
 
 
+class Part(Subset):
+    """Part `number`, from 1, of `of` parts of a source, which have the same number of samples or one more.
+
+    `whole`: samples of the source; `start`: the first of them that the part has. Part 1 has the first, and so on.
+    """
+
+    def __init__(self, source: Any, number: int, of: int):
+        self.number, self.of, self.whole = number, of, len(source)
+        self.start = self.whole * (number - 1) // of
+        super().__init__(source, range(self.start, self.whole * number // of))
+        self.source = source
+
+
 class OfClasses:
     """The samples of some classes of a source, in its order: a source whose labels are indices into these classes,
     which keep theirs.
