@@ -15,7 +15,7 @@ import numpy as np
 from beton.errors import DamagedSample, UserError
 from beton.format.file import BetonFile
 from beton.format.maps import JoinedMap
-from beton.format.parts import in_order, of_the_write, paths_of, text_of
+from beton.format.parts import absolute, in_order, of_the_write, paths_of, text_of
 from beton.format.tables import Column
 
 # Entries of a card that are one for all files where they are the same in all, and those that are added up
@@ -58,6 +58,9 @@ class JoinedFile(BetonFile):
         self.card, checksums = _card(self.parts), [part.checksums for part in self.parts]
         self.checksums = None if any(known is None for known in checksums) else np.concatenate(checksums)
         self._row = namedtuple("Sample", self.columns, rename=True)
+
+    def __reduce__(self):
+        return open_beton, (absolute(self.path),)  # opened again in another process
 
     def _check(self) -> None:
         """Raise UserError unless all have the same fields and classes."""

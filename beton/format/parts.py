@@ -60,6 +60,11 @@ def paths_of(text: str) -> list[str]:
     return paths
 
 
+def absolute(text: str) -> str:
+    """The same for a process in another folder."""
+    return os.path.abspath(text) if os.path.exists(text) else ",".join(map(os.path.abspath, text.split(",")))
+
+
 def in_order(files: list[Any], text: str) -> list[Any]:
     """Open files in the order in which they are one data set: parts by their number, all others as they are given.
 

@@ -1,6 +1,7 @@
 """Several betons as one: written in parts, loaded, checked, merged and split."""
 
 import os
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +87,17 @@ def test_parts_are_one_file_to_look_into(parts, whole):
             assert file.describe(i % 45) == single.describe(i % 45)
         for key in ("samples_per_class", "samples_per_mode", "bytes_per_mode", "classes"):
             assert file.card[key] == single.card[key]
+
+
+def test_parts_are_opened_again_in_another_process(parts, monkeypatch, tmp_path):
+    monkeypatch.chdir(os.path.dirname(parts))
+    for given in ("train-*-of-8.beton", paths_of("train-*-of-8.beton")):
+        with open_beton(given) as file:
+            text = pickle.dumps(file)
+        with monkeypatch.context() as other:
+            other.chdir(tmp_path)
+            with pickle.loads(text) as again:
+                assert len(again) == 45
 
 
 def test_merged_parts_are_the_single_file(parts, whole, tmp_path):
