@@ -91,8 +91,8 @@ def test_parts_are_one_file_to_look_into(parts, whole):
 
 def test_parts_are_opened_again_in_another_process(parts, monkeypatch, tmp_path):
     monkeypatch.chdir(os.path.dirname(parts))
-    for given in ("train-*-of-8.beton", paths_of("train-*-of-8.beton")):
-        with open_beton(given) as file:
+    for paths in ("train-*-of-8.beton", paths_of("train-*-of-8.beton")):
+        with open_beton(paths) as file:
             text = pickle.dumps(file)
         with monkeypatch.context() as other:
             other.chdir(tmp_path)
