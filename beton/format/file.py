@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import zlib
 from collections import namedtuple
@@ -16,6 +15,7 @@ import numpy as np
 from beton import system
 from beton.errors import DamagedSample, UserError
 from beton.format.card import card_path, checked_checksums, decoded_names, read_card
+from beton.format.maps import FileMap
 from beton.format.tables import Tables, read_tables
 
 _ADVICE = "give the path of a .beton, or write one"
@@ -60,9 +60,12 @@ class BetonFile:
         """Close the file."""
         self._file.close()
 
-    def map(self) -> mmap.mmap:
+    def map(self) -> FileMap:
         """The whole file in memory, to be read only; it outlives close()."""
-        return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        return FileMap(self._file)
+
+    def _read(self, size: int, address: int) -> bytes:
+        return system.read_at(self._file, size, address)
 
     def __len__(self) -> int:
         return self.num_samples
@@ -153,7 +156,7 @@ class BetonFile:
         if not size:
             return b""
         try:
-            payload = system.read_at(self._file, size, int(column.addresses[sample]))
+            payload = self._read(size, int(column.addresses[sample]))
         except OSError as error:
             raise self.damaged(sample, name, error.strerror or str(error)) from None
         if len(payload) < size:

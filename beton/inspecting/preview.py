@@ -11,6 +11,7 @@ from beton.files import partial_path
 from beton.format.fields.array import Array
 from beton.format.fields.image import Image as ImageField
 from beton.format.file import BetonFile
+from beton.format.joined import open_beton
 
 _MOST, _COLUMNS, _TILE, _TEXT = 64, 8, 128, 18
 
@@ -23,7 +24,7 @@ def preview(path: str, out: str | None) -> tuple[Path, int]:
     target = Path(out) if out else Path(f"{Path(path).name}.png")
     if target.suffix.lower() != ".png":
         raise UserError(f"{target} is not the name of a PNG", "give one that ends with .png")
-    with BetonFile(path) as file:
+    with open_beton(path) as file:
         name = _picture(file)
         samples = np.linspace(0, len(file) - 1, min(_MOST, len(file))).round().astype(int).tolist()
         rows, columns = -(-len(samples) // _COLUMNS), min(len(samples), _COLUMNS)

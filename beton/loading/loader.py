@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,9 @@ import numpy as np
 from beton import system
 from beton.errors import DamagedSample, UserError
 from beton.format.fields.base import Decoder
-from beton.format.file import BetonFile
+from beton.format.joined import open_beton
 from beton.format.mapped import MappedFile
+from beton.format.parts import absolute, text_of
 from beton.loading.buffers import BufferPool
 from beton.loading.columns import as_text, class_names, wanted
 from beton.loading.damage import POLICIES, RAISE, SKIP, SUBSTITUTE, no_substitute, read_substitute
@@ -52,10 +54,11 @@ class Loader(Positioned):
     (channels_last; of `dtype`, or uint8 without normalize), ints int64, N, floats float64, N, arrays and tensors N x
     their shape, lists of N strings, bytes or objects (beton/format/fields). It stays as it is while it is held.
 
-    `path`: the file. `batch_size`: samples in a batch. A keyword for each field: its stages as text, or a list of
-    such, e.g. image="rrc(224)|flip|normalize", where it takes some, or None to leave it out. `fields`: the same as a
-    dict, for fields whose names are those of other arguments. `columns`: the fields wanted, in this order (default:
-    all). `as_dict`: batches are dicts. `with_indices`: they have the numbers of their samples too, `indices`, int64, N.
+    `path`: the file, or several as one: a list, or a pattern such as 'train-*.beton'. `batch_size`: samples in a batch.
+    A keyword for each field: its stages as text, or a list of such, e.g. image="rrc(224)|flip|normalize", where it
+    takes some, or None to leave it out. `fields`: the same as a dict, for fields whose names are those of other
+    arguments. `columns`: the fields wanted, in this order (default: all). `as_dict`: batches are dicts. `with_indices`:
+    they have the numbers of their samples too, `indices`, int64, N.
 
     `indices`: only these samples (a subset, a fold). `weights`: as many samples as there are, drawn with replacement in
     proportion to these numbers, one for each of the file or of `indices`. `order`: a function that gives the samples of
@@ -78,7 +81,7 @@ class Loader(Positioned):
 
     def __init__(
         self,
-        path: str,
+        path: str | Path | Sequence[str | Path],
         batch_size: int,
         *,
         columns: tuple[str, ...] | None = None,
@@ -111,8 +114,9 @@ class Loader(Positioned):
         stages = {name: as_text(name, given) for name, given in {**(fields or {}), **field}.items()}
         super().__init__(
             Task(
-                str(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank, world_size,
-                str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns, sampling,
+                text_of(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank,
+                world_size, str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns,
+                sampling,
             )
         )  # fmt: skip
 
@@ -120,8 +124,8 @@ class Loader(Positioned):
 
     def open(self) -> None:
         """Open the file and plan its columns; raises UserError."""
-        task, self._absolute = self.task, os.path.abspath(self.task.dataset)
-        with BetonFile(task.dataset) as file:
+        task, self._absolute = self.task, absolute(self.task.dataset)
+        with open_beton(task.dataset) as file:
             self.num_samples, self.classes, self.fields = len(file), class_names(file), file.fields
             self._mapped = MappedFile(file, task.verify)
             names = wanted(file, task)

@@ -8,7 +8,7 @@ from fastargs import Config
 
 import pipelines
 from beton.errors import UserError
-from beton.format.file import BetonFile
+from beton.format.joined import open_beton
 from beton.stages.parse import parse as parse_stages
 from runtime.config import read_files
 from runtime.outputs import make_folder
@@ -97,7 +97,7 @@ def _path_for(name: str, profile, prefix: str = "") -> str | None:
     given = [(kind, path) for kind in kinds if (path := getattr(profile, prefix + kind))]
     kind, path = given[0] if given else (None, None)
     if kind == "dataset":
-        BetonFile(path).close()
+        open_beton(path).close()
     elif kind == "photos" and not os.path.isdir(path):
         raise UserError(f"there is no folder {path}", "check the path")
     return path

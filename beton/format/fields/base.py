@@ -62,6 +62,17 @@ class Field:
         """A value from a source as it will be stored. Runs in threads."""
         raise NotImplementedError
 
+    def keeps(self, before: Any, record: Any, payload: bytes | None, choice: Any) -> bool:
+        """Whether a value that a field of this class has stored like this needs no change, to be stored by this one.
+
+        `before`: that field with its options, None where they are not known.
+        """
+        return False
+
+    def given(self, record: Any, payload: bytes | None) -> Any:
+        """What encode() is given to store a stored value anew. Raises ValueError where the payload is damaged."""
+        return self.value(record, payload)
+
     def largest_payload(self) -> int:
         """Bytes that a payload may have; 0 where that is not known."""
         return 0
