@@ -62,3 +62,12 @@ def bits(key, stage, draw):
 def uniform(key, stage, draw):
     """The same as a number: float64 in [0, 1), 53 random bits."""
     return (bits(key, stage, draw) >> np.uint64(11)) * (1.0 / (1 << 53))
+
+
+@jit
+def further_keys(keys, stage, draw):
+    """Other keys (uint64) made of keys, with which a sample is augmented in another way: a draw of each."""
+    made = np.empty(len(keys), np.uint64)
+    for n in range(len(keys)):
+        made[n] = bits(keys[n], stage, draw)
+    return made

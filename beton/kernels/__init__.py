@@ -14,7 +14,8 @@ import numpy as np
 from beton.errors import UserError
 
 DECODE_WHOLE = 5
-# What a code of kernels_crop other than 0 means (kernels.h)
+MOST_VIEWS = 64  # as in kernels.cpp
+# What a code of kernels_crop_all other than 0 means (kernels.h)
 CODES = {
     1: "it is not a JPEG",
     2: "the JPEG has another size than the file says",
@@ -28,14 +29,7 @@ _pointer, _size, _long = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int64
 SIGNATURES = {
     "kernels_open": (_pointer, []),
     "kernels_close": (None, [_pointer]),
-    "kernels_crop": (
-        ctypes.c_int,
-        [_pointer, _pointer, _size, *[_long] * 3, *[_pointer] * 2, *[_long] * 2, *[_pointer] * 3],
-    ),
-    "kernels_crop_all": (
-        ctypes.c_int,
-        [*[_pointer] * 6, _long, *[_pointer] * 2, *[_long] * 2, *[_pointer] * 4],
-    ),
+    "kernels_crop_all": (ctypes.c_int, [*[_pointer] * 6, _long, *[_pointer] * 2, _long, _pointer]),
     "kernels_decode_jpeg": (ctypes.c_int, [_pointer, ctypes.c_char_p, _size, *[_long] * 3, _pointer]),
     "kernels_blocks_size": (_size, [_long, _long]),
     "kernels_encode_blocks": (None, [_pointer, _long, _long, _pointer]),
@@ -100,38 +94,46 @@ def crop(
     JPEG, say): decode it whole. Raises ValueError with the reason when the payload is damaged.
     """
     payload = np.ascontiguousarray(payload, np.uint8)
-    place, colours = np.array([*box, *window, mirror, 0, 0], np.int64), np.array([-1, 0], np.int64)
-    pixels, scale_shift = np.empty((*image_size, 3), np.uint8), np.zeros(6, np.float32)
-    code = _library().kernels_crop(
-        _scratch().address, payload.ctypes.data, payload.size, mode, *size, place.ctypes.data, colours.ctypes.data,
-        *image_size, pixels.ctypes.data, None, scale_shift.ctypes.data,
-    )  # fmt: skip
+    record = np.zeros(1, [("mode", "<u1"), ("width", "<u2"), ("height", "<u2"), ("data_ptr", "<u8")])
+    record["mode"], record["height"], record["width"] = mode, *size
+    place = np.array([*box, *window, mirror, 0, 0], np.int64)
+    pixels = np.empty((1, *image_size, 3), np.uint8)
+    about, sizes = (payload, record, np.array([payload.size])), np.zeros(1, np.int64)
+    code, _ = crop_all(_scratch().address, *about, sizes, place, [View(pixels)])
     if code == DECODE_WHOLE:
         return None
     if code:
         raise ValueError(CODES[code])
-    return pixels
+    return pixels[0]
+
+
+class View:
+    """What crop_all makes of each photo: `images` (n x H x W x 3), uint8, or float32, times and plus `scale_shift`
+    (float32, 6). `colours` (int64, 2): of beton.stages.plan.Plan."""
+
+    def __init__(self, images: np.ndarray, colours: tuple[int, int] = (-1, 0), scale_shift: np.ndarray | None = None):
+        self.kept = images, scale_shift  # their addresses are used
+        address, whole = images.ctypes.data, images.dtype == np.uint8
+        scales = 0 if scale_shift is None else scale_shift.ctypes.data
+        self.row = (*colours, *images.shape[1:3], address if whole else 0, 0 if whole else address, scales)
 
 
 def crop_all(
     scratch: int, file: np.ndarray, records: np.ndarray, sizes: np.ndarray, samples: np.ndarray, places: np.ndarray,
-    colours: np.ndarray, scale_shift: np.ndarray, images: np.ndarray,
+    views: list[View],
 ) -> tuple[int, int]:  # fmt: skip
     """Rectangles of many photos of a file as images; returns (code, n) for the first that is not good, or (0, -1).
 
     `scratch`: of open_scratch. `file` (uint8): all of it. `records` (those of beton.format.fields.image) and `sizes`
-    (int64) of its payloads; `samples` (int64, n) of these. `places` (int64, n x 12) and `colours` (int64, 2): of
-    beton.stages.plan.Plan. `images` (n x H x W x 3) are written: uint8, or float32, times and plus `scale_shift`
-    (float32, 6).
+    (int64) of its payloads; `samples` (int64, n) of these. `places` (int64, n x views x 12): of
+    beton.stages.plan.Plan. Each photo is decoded once for all `views`, at most MOST_VIEWS.
     """
     fields = records.dtype.fields
     layout = np.array([records.strides[0], *(fields[name][1] for name in ("mode", "width", "height", "data_ptr"))])
-    failed, address = ctypes.c_int64(-1), images.ctypes.data
-    pixels, numbers = (address, None) if images.dtype == np.uint8 else (None, address)
+    failed, rows = ctypes.c_int64(-1), np.array([view.row for view in views], np.int64)
     code = _library().kernels_crop_all(
         scratch, file.ctypes.data, records.ctypes.data, layout.ctypes.data, sizes.ctypes.data, samples.ctypes.data,
-        len(samples), places.ctypes.data, colours.ctypes.data, *images.shape[1:3], pixels, numbers,
-        scale_shift.ctypes.data, ctypes.byref(failed),
+        len(samples), places.ctypes.data, rows.ctypes.data, len(rows), ctypes.byref(failed),
     )  # fmt: skip
     return code, failed.value
 

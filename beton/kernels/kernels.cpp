@@ -80,45 +80,85 @@ bool clip(Crop& crop, Target& target, const int64_t* move, const int64_t* colour
     return true;
 }
 
+// What is made of each photo: images of height x width pixels one behind the other, as `pixels` or `numbers` (kernels.h).
+// `beyond` (0xRRGGBB): what a window shows beyond the edges (-1: it is mirrored there); `free`: what a move leaves.
+struct View {
+    int64_t beyond, free, height, width;
+    uint8_t* pixels;
+    float* numbers;
+    const float* scale_shift;
+};
+constexpr int64_t MOST_VIEWS = 64;
+
+struct Wanted {
+    Crop crop;
+    Target target;
+};
+
+// The image of a view of photo `n`; false where nothing of the photo is in it.
+bool prepare(const int64_t* place, const View& view, int64_t n, Wanted& wanted) {
+    const int64_t *window = place + 4, *move = place + 10, values = 3 * view.height * view.width;
+    wanted.crop = {{place[0], place[1], place[2], place[3]}, window[0], window[1], window[2], window[3],
+                   view.height, view.width, int(window[4]), place[9] != 0};
+    wanted.target = {view.pixels ? view.pixels + n * values : nullptr, view.numbers ? view.numbers + n * values : nullptr,
+                     view.scale_shift, view.scale_shift + 3, view.width};
+    const int64_t colours[2] = {view.beyond, view.free};
+    return !(move[0] || move[1] || colours[0] >= 0) || clip(wanted.crop, wanted.target, move, colours);
+}
+
+// The pixels of the photo that a crop is made of.
+Rect part_of(const Crop& crop) {
+    Rect part = crop.box;
+    needed(part.top, part.height, crop.rows, crop.top, crop.height);
+    needed(part.left, part.width, crop.columns, crop.left, crop.width);
+    return part;
+}
+
+Rect around(const Rect& a, const Rect& b) {
+    const int64_t top = std::min(a.top, b.top), left = std::min(a.left, b.left);
+    return {top, left, std::max(a.top + a.height, b.top + b.height) - top,
+            std::max(a.left + a.width, b.left + b.width) - left};
+}
+
+// All views of a photo, which is decoded once: as much of it, and as large, as all of them need.
+int crop_photo(const Payload& payload, int64_t mode, const int64_t* places, const View* views, int64_t count, int64_t n,
+               Scratch& scratch) {
+    const Decode decode = decoder_of(mode);
+    if (!decode) return DECODE_WHOLE;
+    Wanted wanted[MOST_VIEWS];
+    Rect part{};
+    int shrink = 0, number = 0;
+    for (int64_t v = 0; v < count; v++) {
+        if (!prepare(places + 12 * v, views[v], n, wanted[number])) continue;
+        const Crop& crop = wanted[number].crop;
+        part = number ? around(part, part_of(crop)) : part_of(crop);
+        shrink = number ? std::min(shrink, shrink_of(crop)) : shrink_of(crop);
+        number++;
+    }
+    if (!number) return GOOD;
+    Picture picture;
+    const int code = decode(payload, part, shrink, scratch, picture);
+    if (code != GOOD) return code;
+    for (int i = 0; i < number; i++) resize(picture, wanted[i].crop, wanted[i].target, scratch);
+    return GOOD;
+}
+
 }  // namespace
 
 EXPORTED void* kernels_open() { return new Scratch; }
 
 EXPORTED void kernels_close(void* scratch) { delete (Scratch*)scratch; }
 
-// One photo -> one image. `place` has the four numbers of a box, the five of a window (beton/stages/base.py), whether the
-// image is mirrored, and by how many pixels it is moved in the end, downwards and to the right. `colours` (0xRRGGBB): what
-// the window shows beyond the edges (-1: it is mirrored there), and what a move leaves. Returns a Code.
-EXPORTED int kernels_crop(void* scratch, const uint8_t* data, uint64_t size, int64_t mode, int64_t height,
-                          int64_t width, const int64_t* place, const int64_t* colours, int64_t image_height,
-                          int64_t image_width, uint8_t* pixels, float* numbers, const float* scale_shift) {
-    const Decode decode = decoder_of(mode);
-    if (!decode) return DECODE_WHOLE;
-    Scratch& own = *(Scratch*)scratch;
-    const int64_t *window = place + 4, *move = place + 10;
-    Crop crop = {{place[0], place[1], place[2], place[3]}, window[0], window[1], window[2], window[3],
-                 image_height, image_width, int(window[4]), place[9] != 0};
-    Target target = {pixels, numbers, scale_shift, scale_shift + 3, image_width};
-    if ((move[0] || move[1] || colours[0] >= 0) && !clip(crop, target, move, colours)) return GOOD;
-    Rect part = crop.box;
-    needed(part.top, part.height, crop.rows, crop.top, crop.height);
-    needed(part.left, part.width, crop.columns, crop.left, crop.width);
-    Picture picture;
-    const int code = decode({data, size_t(size), height, width}, part, shrink_of(crop), own, picture);
-    if (code == GOOD) resize(picture, crop, target, own);
-    return code;
-}
-
-// Samples samples[0] ... samples[count - 1] of a file (all of it at `file`) -> images one behind the other; `places` has
-// 12 numbers for each. `records`: the field's, `layout[0]` bytes apart, in which mode, width, height and address of the
-// payload begin at bytes layout[1 ... 4]; `sizes`: of the payloads. Returns GOOD, or the Code of the first photo that has
-// another one, and sets `failed` to its place among the samples.
+// Samples samples[0] ... samples[count - 1] of a file (all of it at `file`) -> `view_count` images of each, at most
+// MOST_VIEWS: view v of sample n is the n-th image of views[v]. `records`: the field's, `layout[0]` bytes apart, in which
+// mode, width, height and address of the payload begin at bytes layout[1 ... 4]; `sizes`: of the payloads. `places` has for
+// each sample and view the four numbers of a box, the five of a window (beton/stages/base.py), whether the image is
+// mirrored, and by how many pixels it is moved in the end, downwards and to the right. Returns GOOD, or the Code of the
+// first photo that has another one, and sets `failed` to its place among the samples.
 EXPORTED int kernels_crop_all(void* scratch, const uint8_t* file, const uint8_t* records, const int64_t* layout,
                               const int64_t* sizes, const int64_t* samples, int64_t count, const int64_t* places,
-                              const int64_t* colours, int64_t image_height, int64_t image_width, uint8_t* pixels,
-                              float* numbers, const float* scale_shift, int64_t* failed) {
+                              const View* views, int64_t view_count, int64_t* failed) {
     constexpr int64_t LINE = 64, SOON = 4096;  // bytes: small payloads are fetched while the one before is worked on
-    const int64_t values = 3 * image_height * image_width;
     auto read = [&](int64_t n, int field, size_t bytes) {
         uint64_t value = 0;
         std::memcpy(&value, records + samples[n] * layout[0] + layout[field], bytes);
@@ -129,10 +169,10 @@ EXPORTED int kernels_crop_all(void* scratch, const uint8_t* file, const uint8_t*
             const uint8_t* next = file + read(n + 1, 4, 8);
             for (int64_t at = 0; at < std::min(sizes[samples[n + 1]], SOON); at += LINE) __builtin_prefetch(next + at);
         }
-        const int code = kernels_crop(scratch, file + read(n, 4, 8), uint64_t(sizes[samples[n]]), int64_t(read(n, 1, 1)),
-                                      int64_t(read(n, 3, 2)), int64_t(read(n, 2, 2)), places + 12 * n, colours,
-                                      image_height, image_width, pixels ? pixels + n * values : nullptr,
-                                      numbers ? numbers + n * values : nullptr, scale_shift);
+        const Payload payload = {file + read(n, 4, 8), size_t(sizes[samples[n]]), int64_t(read(n, 3, 2)),
+                                 int64_t(read(n, 2, 2))};
+        const int code = crop_photo(payload, int64_t(read(n, 1, 1)), places + 12 * view_count * n, views, view_count, n,
+                                    *(Scratch*)scratch);
         if (code != GOOD) {
             *failed = n;
             return code;

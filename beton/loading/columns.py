@@ -1,9 +1,18 @@
-"""The columns of a batch: which fields, with what stages, and the names of the classes."""
+"""The columns of a batch: which fields, with what stages, in which memory; and the names of the classes."""
 
+from __future__ import annotations
+
+import math
 from typing import Any
 
+import numpy as np
+
 from beton.errors import UserError
+from beton.format.fields.base import Decoder
+from beton.format.fields.image import Image
 from beton.format.file import BetonFile
+from beton.format.mapped import MappedFile
+from beton.loading.buffers import BufferPool
 from beton.loading.task import Task
 
 
@@ -17,17 +26,106 @@ def as_text(name: str, given: Any) -> str | None:
 
 
 def wanted(file: BetonFile, task: Task) -> list[str]:
-    """The columns of a batch, in order; raises UserError for one that the file has not."""
-    names = task.columns
+    """The fields of a batch, in order; raises UserError for one that the file has not."""
+    names, seen = task.columns, _viewed(file) if task.views else None
     if names is None:
         names = [n for n, column in file.columns.items() if column.field.loads and task.stages.get(n, "") is not None]
+        names = [n for n in names if n != seen or n in task.stages]
     for name in [*names, *task.stages]:
         if name not in file.columns:
             what = f"{file.path} has no field '{name}'; it has {', '.join(file.columns)}"
             raise UserError(what, "name one of these")
-    if not names:
+    if not names and not task.views:
         raise UserError(f"no field of {file.path} is wanted", "name one in `columns`")
     return list(names)
+
+
+def _viewed(file: BetonFile) -> str:
+    """The field that `views` are of."""
+    images = [name for name, column in file.columns.items() if isinstance(column.field, Image)]
+    if "image" not in images and len(images) != 1:
+        what = f"{file.path} has {len(images)} fields of images, and none is called 'image'"
+        raise UserError(what, "leave out `views`")
+    return "image" if "image" in images else images[0]
+
+
+def decoders(file: BetonFile, mapped: MappedFile, task: Task, gpu: bool) -> dict[str, Decoder]:
+    """What makes the columns of a task, in their order: by the name of the column, or of the first of several."""
+    made = {}
+    for name in wanted(file, task):
+        column = file.columns[name]
+        made[name] = column.field.decoder(column, mapped, task.stages.get(name), task.float_dtype, gpu)
+    if not task.views:
+        return made
+    from beton.format.fields._image_decoder import ViewsDecoder
+
+    viewed = _viewed(file)
+    views = ViewsDecoder(file.columns[viewed], mapped, task.views, task.float_dtype, gpu)
+    twice = [name for name in views.columns if name in made]
+    if twice:
+        raise UserError(f"'{twice[0]}' is a view and a field too", "give the view another name")
+    # In the place of the field, or behind its column
+    before = [name for name in made if list(file.columns).index(name) <= list(file.columns).index(viewed)]
+    rest = {name: decoder for name, decoder in made.items() if name not in before}
+    return {**{name: made[name] for name in before}, views.columns[0]: views, **rest}
+
+
+class Columns:
+    """What makes the columns of batches, and the memory of their rows.
+
+    `names`: of the columns. `fields`: the keys of `decoders`. `numbers`: that come out of a sample.
+    """
+
+    def __init__(self, path: str, decoders: dict[str, Decoder], batch_size: int, pinned: bool):
+        self._path, self.fields, self.decoders = path, list(decoders), list(decoders.values())
+        self.names = [name for key, decoder in decoders.items() for name in decoder.columns or (key,)]
+        shapes = [shape for decoder in self.decoders for shape in decoder.buffers]
+        self.numbers = sum(math.prod(shape) for shape, _ in shapes)
+        self._pools = [BufferPool((batch_size, *shape), dtype, pinned) for shape, dtype in shapes]
+
+    @property
+    def on_device(self) -> list[Any]:
+        """What is left to do on the device for each column."""
+        found = []
+        for decoder in self.decoders:
+            found += [decoder.on_device] if decoder.columns is None else decoder.on_device
+        return found
+
+    @property
+    def descriptions(self) -> list[str]:
+        """How the decoders run, for the log."""
+        return [decoder.description for decoder in self.decoders if decoder.description]
+
+    def take(self) -> list[np.ndarray]:
+        """The buffers of a batch."""
+        return [pool.take() for pool in self._pools]
+
+    def give_back(self, buffers: list[np.ndarray]) -> None:
+        """Return buffers that were not handed out."""
+        for pool, buffer in zip(self._pools, buffers, strict=True):
+            pool.give_back(buffer)
+
+    def hand_out(self, buffers: list[np.ndarray], count: int) -> tuple:
+        """The columns of a batch of so many samples; the buffers return when nobody uses these any more."""
+        rows = iter([pool.hand_out(buffer, count) for pool, buffer in zip(self._pools, buffers, strict=True)])
+        shown = []
+        for decoder in self.decoders:
+            made = decoder.to_batch(*[next(rows) for _ in decoder.buffers])
+            shown += [made] if decoder.columns is None else made
+        return tuple(shown)
+
+    def fill(self, workers: list, samples: np.ndarray, keys: np.ndarray, buffers: list[np.ndarray]) -> None:
+        """Write samples into parts of the buffers of a batch, in a thread. Raises DamagedSample."""
+        targets = iter(buffers)
+        for name, decoder, worker in zip(self.fields, self.decoders, workers, strict=True):
+            own = [next(targets) for _ in decoder.buffers]
+            try:
+                decoder.fill(worker, samples, keys, *own)
+            except UserError:
+                raise
+            except Exception as error:
+                which = f"the samples {', '.join(map(str, samples))} of {self._path} (field '{name}')"
+                raise RuntimeError(f"a stage failed ({error!r}) on {which}") from error
 
 
 def class_names(file: BetonFile) -> list[str]:

@@ -8,31 +8,26 @@ once for each stage. Here the crop, a flip and a move behind it, and normalize a
 
 from __future__ import annotations
 
-import math
-import os
 from collections import deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
+from keyword import iskeyword
 from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from beton import system
 from beton.errors import DamagedSample, UserError
-from beton.format.fields.base import Decoder
 from beton.format.joined import open_beton
 from beton.format.mapped import MappedFile
 from beton.format.parts import absolute, text_of
-from beton.loading.buffers import BufferPool
-from beton.loading.columns import as_text, class_names, wanted
+from beton.loading.columns import Columns, as_text, class_names, decoders
 from beton.loading.damage import POLICIES, RAISE, SKIP, SUBSTITUTE, no_substitute, read_substitute
 from beton.loading.position import Positioned
 from beton.loading.sampling import Sampling
 from beton.loading.task import Task
+from beton.loading.work import Batch, Rest, Threads
 from beton.rng import permutation
 
 if TYPE_CHECKING:
@@ -57,7 +52,10 @@ class Loader(Positioned):
     `path`: the file, or several as one: a list, or a pattern such as 'train-*.beton'. `batch_size`: samples in a batch.
     A keyword for each field: its stages as text, or a list of such, e.g. image="rrc(224)|flip|normalize", where it
     takes some, or None to leave it out. `fields`: the same as a dict, for fields whose names are those of other
-    arguments. `columns`: the fields wanted, in this order (default: all). `as_dict`: batches are dicts. `with_indices`:
+    arguments. `views`: several views of each image by name, (stages, how many), e.g. {"global": ("rrc(224)|normalize", 2)}:
+    a photo is decoded once for all of them, each has a random key of its own, and a column is the tuple of its views;
+    of the field `image`, or the only one of images, which is then left out unless it has stages too.
+    `columns`: the fields wanted, in this order (default: all). `as_dict`: batches are dicts. `with_indices`:
     they have the numbers of their samples too, `indices`, int64, N.
 
     `indices`: only these samples (a subset, a fold). `weights`: as many samples as there are, drawn with replacement in
@@ -86,6 +84,7 @@ class Loader(Positioned):
         *,
         columns: tuple[str, ...] | None = None,
         fields: Mapping[str, str | list[str] | None] | None = None,
+        views: Mapping[str, tuple[str, int]] | None = None,
         as_dict: bool = False,
         with_indices: bool = False,
         indices: Sequence[int] | None = None,
@@ -116,7 +115,7 @@ class Loader(Positioned):
             Task(
                 text_of(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank,
                 world_size, str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns,
-                sampling,
+                sampling, views,
             )
         )  # fmt: skip
 
@@ -128,24 +127,17 @@ class Loader(Positioned):
         with open_beton(task.dataset) as file:
             self.num_samples, self.classes, self.fields = len(file), class_names(file), file.fields
             self._mapped = MappedFile(file, task.verify)
-            names = wanted(file, task)
-            self._left = [name for name in file.columns if name not in names]
-            self._decoders: list[Decoder] = [
-                file.columns[name].field.decoder(
-                    file.columns[name], self._mapped, task.stages.get(name), task.float_dtype, self.on_gpu
-                )
-                for name in names
-            ]
-            self._columns = file.columns
-        self._names, self._shown = names, [*names, *["indices"] * self._with_indices]
-        if "indices" in names and self._with_indices:
+            made = decoders(file, self._mapped, task, self.on_gpu)
+            self._columns = Columns(task.dataset, made, task.batch_size, self.on_gpu)
+            self._fields = file.columns
+        self._shown = [*self._columns.names, *["indices"] * self._with_indices]
+        if "indices" in self._columns.names and self._with_indices:
             raise UserError(f"{task.dataset} has a field 'indices' itself", "leave out `with_indices`")
-        self.Batch = namedtuple("Batch", self._shown, rename=True)
+        # A word of Python's, such as the view 'global', is the attribute `global_`
+        self.Batch = namedtuple("Batch", [f"{n}_" if iskeyword(n) else n for n in self._shown], rename=True)
         self._pages = self._mapped.pages()
-        numbers = sum(math.prod(decoder.shape) for decoder in self._decoders)
         share = -(-task.batch_size // task.usable_workers)
-        self._chunk = max(_FEWEST, min(_CHUNK_NUMBERS // max(1, numbers), share, _MOST))
-        self._pools = [BufferPool((task.batch_size, *d.shape), d.dtype, pinned=self.on_gpu) for d in self._decoders]
+        self._chunk = max(_FEWEST, min(_CHUNK_NUMBERS // max(1, self._columns.numbers), share, _MOST))
 
     def release(self) -> None:
         """Let go of the file."""
@@ -157,7 +149,7 @@ class Loader(Positioned):
 
     def finish(self) -> list[Any]:
         """What the decoders leave to the device."""
-        return [decoder.on_device for decoder in self._decoders] + [None] * self._with_indices
+        return self._columns.on_device + [None] * self._with_indices
 
     def batch_of(self, columns: tuple) -> Any:
         """A named tuple, or a dict."""
@@ -175,15 +167,15 @@ class Loader(Positioned):
         """
         from beton.loading.statistics import statistics
 
-        if name not in self._columns:
-            raise UserError(f"{self.task.dataset} has no field '{name}'", f"name one of {', '.join(self._columns)}")
+        if name not in self._fields:
+            raise UserError(f"{self.task.dataset} has no field '{name}'", f"name one of {', '.join(self._fields)}")
         of = np.unique(
             np.arange(self.num_samples) if self.task.sampling is None else self._population(self.order(0)[0])
         )
         if samples is not None:
             of = np.sort(of[permutation(len(of), self.task.seed)[:samples]])
         left_out = partial(self.damaged, replaced=False)
-        return statistics(self._mapped, self._columns[name], of, self.task.usable_workers, left_out)
+        return statistics(self._mapped, self._fields[name], of, self.task.usable_workers, left_out)
 
     def _population(self, epoch_samples: np.ndarray) -> np.ndarray | None:
         """The samples that may replace a damaged one, None for all; where only an order of the user's says which, those
@@ -196,9 +188,9 @@ class Loader(Positioned):
     @property
     def description(self) -> str:
         """How it runs, for the log."""
-        about = [decoder.description for decoder in self._decoders]
-        about += [f"without the fields {', '.join(self._left)}"] if self._left else []
-        return ", ".join([super().description, *filter(None, about)])
+        left = [name for name in self._fields if name not in self._columns.fields]
+        about = [*self._columns.descriptions, *[f"without the fields {', '.join(left)}"] * bool(left)]
+        return ", ".join([super().description, *about])
 
     # An epoch
 
@@ -206,14 +198,14 @@ class Loader(Positioned):
         """Generator of the batches on the host from batch `start` on; leaving it early ends its threads."""
         # Which samples are left out shows only when they are read: then the batches before `start` are read too
         passed = start if self.task.on_error == SKIP else 0
-        rest = _Rest(samples, keys, (start - passed) * self.task.batch_size, self._population(samples))
+        rest = Rest(samples, keys, (start - passed) * self.task.batch_size, self._population(samples))
         fewest = self.task.batch_size if self.task.drop_last else 1
-        waiting: deque[_Batch] = deque()
-        with _Threads(self._decoders, self.task.usable_workers, self._chunk) as threads:
+        waiting: deque[Batch] = deque()
+        with Threads(self._columns.decoders, self.task.usable_workers, self._chunk) as threads:
             try:
                 while True:
                     while len(waiting) <= _AHEAD and len(rest) >= fewest:
-                        buffers = [pool.take() for pool in self._pools]
+                        buffers = self._columns.take()
                         waiting.append(self._submit(threads, rest, self.task.batch_size, buffers))
                     if not waiting:
                         return
@@ -232,7 +224,7 @@ class Loader(Positioned):
                 for batch in waiting:
                     self._give_back(batch)
 
-    def _submit(self, threads: _Threads, rest: _Rest, count: int, buffers: list[np.ndarray]) -> _Batch:
+    def _submit(self, threads: Threads, rest: Rest, count: int, buffers: list[np.ndarray]) -> Batch:
         """Hand the next `count` samples to the threads in chunks, to be put into `buffers`."""
         place, samples, keys = rest.take(count)
         if not self.task.in_memory:
@@ -241,9 +233,9 @@ class Loader(Positioned):
         futures = [
             threads.submit(self._fill, rest.population, samples[c], keys[c], [b[c] for b in buffers]) for c in chunks
         ]
-        return _Batch(place, samples, buffers, futures)
+        return Batch(place, samples, buffers, futures)
 
-    def _wait(self, batch: _Batch) -> list[int]:
+    def _wait(self, batch: Batch) -> list[int]:
         """Rows that hold damaged samples (or did before a substitute); an exception of a thread is raised here."""
         rows = []
         for start, future in zip(range(0, len(batch.samples), self._chunk), batch.futures, strict=True):
@@ -252,7 +244,7 @@ class Loader(Positioned):
                 self.damaged(error, replaced=self.task.on_error == SUBSTITUTE)
         return rows
 
-    def _fill_up(self, threads, rest: _Rest, waiting: deque, batch: _Batch, damaged: list[int]) -> None:
+    def _fill_up(self, threads, rest: Rest, waiting: deque, batch: Batch, damaged: list[int]) -> None:
         """Put following samples into the rows of damaged ones; where there are no more, the batch becomes shorter."""
         good = np.ones(len(batch.samples), np.bool_)
         for row in damaged:
@@ -264,7 +256,7 @@ class Loader(Positioned):
                 buffer[: good.sum()] = buffer[: len(good)][good]
             batch.samples = batch.samples[good]
 
-    def _next(self, threads, rest: _Rest, waiting: deque, rows: list[np.ndarray]) -> int | None:
+    def _next(self, threads, rest: Rest, waiting: deque, rows: list[np.ndarray]) -> int | None:
         """Put the next good sample that no batch has into rows (one each); at the end those of the last batch."""
         while len(rest) or waiting:
             if not len(rest):
@@ -279,14 +271,11 @@ class Loader(Positioned):
                 return int(one.samples[0])
         return None
 
-    def _give_back(self, batch: _Batch) -> None:
-        for pool, buffer in zip(self._pools, batch.buffers, strict=True):
-            pool.give_back(buffer)
+    def _give_back(self, batch: Batch) -> None:
+        self._columns.give_back(batch.buffers)
 
-    def _hand_out(self, batch: _Batch) -> tuple:
-        count = len(batch.samples)
-        columns = zip(self._decoders, self._pools, batch.buffers, strict=True)
-        shown = tuple(decoder.to_batch(pool.hand_out(buffer, count)) for decoder, pool, buffer in columns)
+    def _hand_out(self, batch: Batch) -> tuple:
+        shown = self._columns.hand_out(batch.buffers, len(batch.samples))
         if not self._with_indices:
             return shown
         import torch
@@ -299,7 +288,7 @@ class Loader(Positioned):
         """Make the rows of a few samples; returns (row, DamagedSample) of those that on_error has left out."""
         try:
             self._mapped.check(samples)
-            self._run(workers, samples, keys, targets)
+            self._columns.fill(workers, samples, keys, targets)
             return []
         except DamagedSample:
             if self.task.on_error == RAISE:
@@ -316,7 +305,7 @@ class Loader(Positioned):
             def make(sample: int, row=row) -> None:
                 one = np.array([sample])
                 self._mapped.check(one)
-                self._run(workers, one, keys[row : row + 1], [target[row : row + 1] for target in targets])
+                self._columns.fill(workers, one, keys[row : row + 1], [target[row : row + 1] for target in targets])
 
             try:
                 make(samples[row])
@@ -329,82 +318,3 @@ class Loader(Positioned):
                         raise no_substitute(f"sample {samples[row]}", self.task.dataset) from None
                     samples[row] = found[0] if population is None else population[found[0]]
         return damaged
-
-    def _run(self, workers: list, samples: np.ndarray, keys: np.ndarray, targets: list) -> None:
-        for name, decoder, worker, target in zip(self._names, self._decoders, workers, targets, strict=True):
-            try:
-                decoder.fill(worker, samples, keys, target)
-            except UserError:
-                raise
-            except Exception as error:
-                which = f"the samples {', '.join(map(str, samples))} of {self.task.dataset} (field '{name}')"
-                raise RuntimeError(f"a stage failed ({error!r}) on {which}") from error
-
-
-class _Threads:
-    """Threads that each have, for every decoder, what it needs for itself; a context of one epoch."""
-
-    def __init__(self, decoders: list[Decoder], count: int, chunk: int):
-        self._decoders, self._idle, self._process = decoders, SimpleQueue(), os.getpid()
-        self._all = [[decoder.open_worker(chunk) for decoder in decoders] for _ in range(count)]
-        for workers in self._all:
-            self._idle.put(workers)
-        self._pool = ThreadPoolExecutor(count, thread_name_prefix="beton-loader")
-
-    def __enter__(self) -> _Threads:
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.end()
-        for workers in self._all:
-            for decoder, worker in zip(self._decoders, workers, strict=True):
-                decoder.close_worker(worker)
-
-    def submit(self, work, *arguments) -> Future:
-        """Have work(workers, *arguments) done. There are as many workers as threads, so some are always idle."""
-
-        def run():
-            workers = self._idle.get()
-            try:
-                return work(workers, *arguments)
-            finally:
-                self._idle.put(workers)
-
-        return self._pool.submit(run)
-
-    def end(self) -> None:
-        """Wait for what has begun; drop the rest."""
-        if os.getpid() != self._process:  # forked: there are no threads here
-            return
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-
-class _Rest:
-    """Samples and keys of this epoch not yet assigned to a batch; `population`: what may replace them, None for all."""
-
-    def __init__(self, samples: np.ndarray, keys: np.ndarray, start: int, population: np.ndarray | None):
-        self._samples, self._keys, self._end = samples, keys, len(samples)
-        self._start, self.population = min(start, self._end), population
-
-    def __len__(self) -> int:
-        return self._end - self._start
-
-    def take(self, count: int) -> tuple[slice, np.ndarray, np.ndarray]:
-        """The next `count`, or fewer at the end: which part of the order, samples and keys."""
-        place = slice(self._start, min(self._start + count, self._end))
-        self._start = place.stop
-        return place, self._samples[place].copy(), self._keys[place]
-
-    def put_back(self, place: slice) -> None:
-        """Only what was taken last, and only when nothing is left: what came after it is used."""
-        self._start, self._end = place.start, place.stop
-
-
-@dataclass
-class _Batch:
-    """A batch in the making; `samples` are what its rows hold in the end, `buffers` one for each column."""
-
-    place: slice
-    samples: np.ndarray
-    buffers: list[np.ndarray]
-    futures: list[Future]

@@ -2,91 +2,89 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from beton.errors import UserError
+from beton.format.fields._image_output import Output
 from beton.format.fields.base import Decoder
 from beton.format.modes import by_code
-from beton.kernels import CODES, DECODE_WHOLE, close_scratch, crop_all, open_scratch
-from beton.stages.parse import parse
-from beton.stages.plan import plan
+from beton.kernels import CODES, DECODE_WHOLE, MOST_VIEWS, close_scratch, crop_all, open_scratch
+from beton.rng import further_keys
+
+_VIEW_DRAW = 1 << 21  # the keys of views are draws of none of the stages
 
 
 @dataclass
 class _Worker:
-    """What one thread needs for itself: memory that the kernels use again, and room for some images."""
+    """What one thread needs for itself: memory that the kernels use again, and room for some images of each output."""
 
     scratch: int
-    images: np.ndarray
+    rooms: list[np.ndarray | None]
 
 
 class ImageDecoder(Decoder):
-    """Runs a pipeline of stages on the images of a column."""
+    """Runs pipelines of stages on the images of a column: each photo is decoded once for all `outputs`."""
 
-    def __init__(self, column, mapped, stages: str, dtype: torch.dtype, gpu: bool):
-        self._column, self._mapped = column, mapped
+    def __init__(self, column, mapped, outputs: list[Output]):
+        self._column, self._mapped, self._outputs = column, mapped, outputs
         self._heights = column.records["height"].astype(np.int64)
         self._widths = column.records["width"].astype(np.int64)
-        self._plan = plan(parse(stages), dtype, gpu)
-        self.shape = (self._plan.crop.height, self._plan.crop.width, 3)
-        self.dtype = self._plan.buffer_dtype
-        self._colours, self._scale_shift = self._plan.colours, self._plan.scale_shift
-        self._paints = [(stage, self._plan.number_of(stage.colour)) for stage in self._plan.paints]
-        if self._plan.on_device:
-            self.on_device = lambda images: self._plan.on_device.on_device(images, dtype)
+        self.buffers = [(output.shape, output.dtype) for output in outputs]
+        self.on_device = outputs[0].on_device
 
     @property
     def description(self) -> str:
         """What normalises on a GPU."""
-        stage = self._plan.on_device
-        return f"normalize on the GPU by {stage.on_device_by(self._plan.dtype)}" if stage else ""
+        return self._outputs[0].description
 
     def open_worker(self, rows: int) -> _Worker:
         """Memory of a thread."""
-        return _Worker(open_scratch(), np.empty((rows, *self.shape), np.uint8))
+        return _Worker(open_scratch(), [output.room(rows) for output in self._outputs])
 
     def close_worker(self, worker: _Worker) -> None:
         """Free it."""
         close_scratch(worker.scratch)
 
-    def fill(self, worker: _Worker, samples: np.ndarray, keys: np.ndarray, target: np.ndarray) -> None:
-        """Run all stages for a few samples. Raises DamagedSample."""
-        run = self._plan
-        in_place = run.fused or run.normalize is None
-        images = target if in_place else worker.images[: len(samples)]
-        self._crop(worker.scratch, samples, keys, images)
-        for stage in run.pixels:
-            stage.apply(images, keys)
-        if not in_place:
-            run.normalize.apply(images, target, run.dtype)
-        for stage, colour in self._paints:
-            stage.paint(target, keys, colour)
-        for stage in run.floats:
-            stage.apply(target, keys, run.dtype)
+    def keys_of(self, output: int, keys: np.ndarray) -> np.ndarray:
+        """The random keys of an output."""
+        return keys
 
-    def _crop(self, scratch: int, samples: np.ndarray, keys: np.ndarray, target: np.ndarray) -> None:
-        """Crop the photos `samples` (int64, n) into target (n x H x W x 3): pixels (uint8), or floats (float32)."""
-        places = self._plan.places(self._heights[samples], self._widths[samples], keys)
+    def fill(self, worker: _Worker, samples: np.ndarray, keys: np.ndarray, *targets: np.ndarray) -> None:
+        """Run all stages for a few samples, each output into its target. Raises DamagedSample."""
+        own_keys = [self.keys_of(number, keys) for number in range(len(targets))]
+        places, images = np.empty((len(samples), len(targets), 12), np.int64), []
+        for number, (output, target, room) in enumerate(zip(self._outputs, targets, worker.rooms, strict=True)):
+            sizes = self._heights[samples], self._widths[samples]
+            places[:, number] = output.plan.places(*sizes, own_keys[number])
+            images.append(target if output.in_place else room[: len(samples)])
+        self._crop(worker.scratch, samples, places, images)
+        for output, cropped, keys_of_it, target in zip(self._outputs, images, own_keys, targets, strict=True):
+            output.finish(cropped, keys_of_it, target)
+
+    def _crop(self, scratch: int, samples: np.ndarray, places: np.ndarray, images: list[np.ndarray]) -> None:
+        """Crop the photos `samples` (int64, n) into images (n x H x W x 3 of each output)."""
         file, records, sizes, start = self._mapped.bytes, self._column.records, self._column.sizes, 0
         while start < len(samples):
             rest = slice(start, None)
-            code, n = self._call(scratch, file, records, sizes, samples[rest], places[rest], target[rest])
+            views = self._views(images, rest)
+            code, n = crop_all(scratch, file, records, sizes, samples[rest], places[rest], views)
             if code == 0:
                 return
             row = start + n
             if code != DECODE_WHOLE:
                 raise self._mapped.damaged(int(samples[row]), self._column.name, CODES[code])
             one = slice(row, row + 1)
-            self._crop_whole(scratch, int(samples[row]), places[one], target[one])
+            self._crop_whole(scratch, int(samples[row]), places[one], self._views(images, one))
             start = row + 1
 
-    def _call(self, scratch, file, records, sizes, samples, places, target) -> tuple[int, int]:
-        about = self._colours, self._scale_shift
-        return crop_all(scratch, file, records, sizes, samples, places, *about, target)
+    def _views(self, images: list[np.ndarray], rows: slice) -> list:
+        return [output.view(cropped[rows]) for output, cropped in zip(self._outputs, images, strict=True)]
 
-    def _crop_whole(self, scratch: int, sample: int, place: np.ndarray, target: np.ndarray) -> None:
+    def _crop_whole(self, scratch: int, sample: int, places: np.ndarray, views: list) -> None:
         """Crop a photo that the kernels cannot decode: it is decoded by its mode, and cropped as raw pixels."""
         record = self._column.records[sample : sample + 1].copy()
         mode, height, width = by_code()[int(record["mode"][0])], int(record["height"][0]), int(record["width"][0])
@@ -96,14 +94,51 @@ class ImageDecoder(Decoder):
         except ValueError as error:
             raise self._mapped.damaged(sample, self._column.name, str(error)) from None
         record["mode"], record["data_ptr"] = _RAW, 0
-        sizes, first = np.array([pixels.size]), np.zeros(1, np.int64)
-        self._call(scratch, pixels, record, sizes, first, place, target)
+        crop_all(scratch, pixels, record, np.array([pixels.size]), np.zeros(1, np.int64), places, views)
 
     def to_batch(self, rows: torch.Tensor) -> torch.Tensor:
-        """Images as N x 3 x H x W, of the dtype whose bits they are."""
-        if rows.dtype == torch.uint16:
-            rows = rows.view(self._plan.dtype)
-        return rows.permute(0, 3, 1, 2)
+        """Images as N x 3 x H x W."""
+        return self._outputs[0].to_batch(rows)
+
+
+class ViewsDecoder(ImageDecoder):
+    """Several views of each image, by name: (stages, how many). Each view has a random key of its own.
+
+    A column is the tuple of its views, each N x 3 x H x W.
+    """
+
+    def __init__(self, column, mapped, views: Mapping[str, tuple[str, int]], dtype: torch.dtype, gpu: bool):
+        self.columns, self._counts, outputs = tuple(views), [], []
+        for name, given in views.items():
+            stages, count = _checked(name, given)
+            self._counts.append(count)
+            outputs += [Output(stages, dtype, gpu)] * count
+        if len(outputs) > MOST_VIEWS:
+            raise UserError(f"`views` are {len(outputs)} images of each sample", f"give at most {MOST_VIEWS}")
+        super().__init__(column, mapped, outputs)
+        self.on_device = tuple(of_it[0].on_device for of_it in self._grouped(outputs))
+
+    def keys_of(self, output: int, keys: np.ndarray) -> np.ndarray:
+        """A key for each view, of (seed, epoch, sample, number of the view)."""
+        return further_keys(keys, _VIEW_DRAW, output)
+
+    def _grouped(self, values: list) -> list[tuple]:
+        ends = np.cumsum([0, *self._counts])
+        return [tuple(values[a:b]) for a, b in zip(ends[:-1], ends[1:], strict=True)]
+
+    def to_batch(self, *rows: torch.Tensor) -> tuple[tuple[torch.Tensor, ...], ...]:
+        """For each name the tuple of its views."""
+        return tuple(self._grouped([output.to_batch(row) for output, row in zip(self._outputs, rows, strict=True)]))
+
+
+def _checked(name: str, given) -> tuple[str, int]:
+    """Stages and count of a view; raises UserError."""
+    if isinstance(given, (tuple, list)) and len(given) == 2:
+        stages, count = given
+        if isinstance(stages, str) and isinstance(count, int) and not isinstance(count, bool) and count > 0:
+            return stages, count
+    what = f"the view '{name}' is {given!r}, not (stages, how many)"
+    raise UserError(what, "give, e.g., views={'global': ('rrc(224)|flip|normalize', 2)}")
 
 
 _RAW = next(code for code, mode in by_code().items() if mode.name == "raw")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -154,13 +155,21 @@ class Field:
 class Decoder:
     """Makes the rows of a column's batches, in threads.
 
-    `shape` and `dtype` are those of one row in the buffers: a dtype that torch has, or object for rows that are any
-    values of Python. `on_device`, where there is something left to do on the device, is a function of the tensor.
+    `shape` and `dtype` are those of one row in the buffer: a dtype that torch has, or object for rows that are any
+    values of Python; a decoder that fills several buffers says so in `buffers`. `on_device`, where there is something
+    left to do on the device, is a function of the tensor. A decoder that makes several columns names them in `columns`:
+    then to_batch() gives a tuple of them, and `on_device` is one too.
     """
 
     shape: tuple[int, ...] = ()
     dtype: np.dtype
     on_device: Any = None
+    columns: tuple[str, ...] | None = None
+
+    @cached_property
+    def buffers(self) -> list[tuple[tuple[int, ...], np.dtype]]:
+        """Shape and dtype of a row of each buffer."""
+        return [(self.shape, self.dtype)]
 
     def open_worker(self, rows: int) -> Any:
         """What a thread needs for itself to fill at most `rows` at a time."""
@@ -169,19 +178,19 @@ class Decoder:
     def close_worker(self, worker: Any) -> None:
         """Free that."""
 
-    def fill(self, worker: Any, samples: np.ndarray, keys: np.ndarray, target: np.ndarray) -> None:
-        """Write `samples` (int64, n), whose random keys (uint64, n) are given, into target (n x shape).
+    def fill(self, worker: Any, samples: np.ndarray, keys: np.ndarray, *targets: np.ndarray) -> None:
+        """Write `samples` (int64, n), whose random keys (uint64, n) are given, into a part of each buffer (n x shape).
 
         Raises DamagedSample.
         """
         raise NotImplementedError
 
-    def to_batch(self, rows: torch.Tensor | list) -> Any:
-        """Rows of a buffer as the batch shows them: a tensor (a view of it), or the list of the rows that are objects.
+    def to_batch(self, *rows: torch.Tensor | list) -> Any:
+        """Rows of each buffer as the batch shows them: a tensor (a view of it), or the list of rows that are objects.
 
         What it returns is a tensor, a list or a tuple of such, or what stays on the host whatever the device.
         """
-        return rows
+        return rows[0]
 
     @property
     def description(self) -> str:

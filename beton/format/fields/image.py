@@ -223,8 +223,9 @@ class Image(Field):
             what = f"no stages are given for the images of the field '{column.name}'"
             raise UserError(what, f"give {column.name}='rrc(224)|flip|normalize', or the like")
         from beton.format.fields._image_decoder import ImageDecoder
+        from beton.format.fields._image_output import Output
 
-        return ImageDecoder(column, mapped, stages, dtype, gpu)
+        return ImageDecoder(column, mapped, [Output(stages, dtype, gpu)])
 
 
 def _orientation(value: Any) -> int:

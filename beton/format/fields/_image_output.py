@@ -1,0 +1,57 @@
+"""One image of a photo: how it is cut out, and the stages that run behind the kernels."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from beton.kernels import View
+from beton.stages.parse import parse
+from beton.stages.plan import plan
+
+
+class Output:
+    """What a pipeline of stages makes of photos: rows of `shape` and `dtype` in the buffers."""
+
+    def __init__(self, stages: str, dtype: torch.dtype, gpu: bool):
+        self.plan = plan(parse(stages), dtype, gpu)
+        self.shape = (self.plan.crop.height, self.plan.crop.width, 3)
+        self.dtype = self.plan.buffer_dtype
+        self.in_place = self.plan.fused or self.plan.normalize is None  # the kernels write the rows themselves
+        self._colours, self._scale_shift = tuple(self.plan.colours.tolist()), self.plan.scale_shift
+        self._paints = [(stage, self.plan.number_of(stage.colour)) for stage in self.plan.paints]
+        self.on_device = None
+        if self.plan.on_device:
+            self.on_device = lambda images: self.plan.on_device.on_device(images, dtype)
+
+    def room(self, rows: int) -> np.ndarray | None:
+        """Memory of a thread for so many images that are on their way, where it needs some."""
+        return None if self.in_place else np.empty((rows, *self.shape), np.uint8)
+
+    def view(self, images: np.ndarray) -> View:
+        """What the kernels are told of the memory of the cropped images."""
+        return View(images, self._colours, self._scale_shift)
+
+    def finish(self, images: np.ndarray, keys: np.ndarray, target: np.ndarray) -> None:
+        """Run the stages behind the crop: images (uint8, n x H x W x 3, changed; `target` itself if in_place)."""
+        run = self.plan
+        for stage in run.pixels:
+            stage.apply(images, keys)
+        if not self.in_place:
+            run.normalize.apply(images, target, run.dtype)
+        for stage, colour in self._paints:
+            stage.paint(target, keys, colour)
+        for stage in run.floats:
+            stage.apply(target, keys, run.dtype)
+
+    def to_batch(self, rows: torch.Tensor) -> torch.Tensor:
+        """Images as N x 3 x H x W, of the dtype whose bits they are."""
+        if rows.dtype == torch.uint16:
+            rows = rows.view(self.plan.dtype)
+        return rows.permute(0, 3, 1, 2)
+
+    @property
+    def description(self) -> str:
+        """What normalises on a GPU."""
+        stage = self.plan.on_device
+        return f"normalize on the GPU by {stage.on_device_by(self.plan.dtype)}" if stage else ""

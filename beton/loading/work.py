@@ -1,0 +1,81 @@
+"""What the loader has in work within an epoch: its threads, the samples that no batch has yet, batches in the making."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from queue import SimpleQueue
+
+import numpy as np
+
+from beton.format.fields.base import Decoder
+
+
+class Threads:
+    """Threads that each have, for every decoder, what it needs for itself; a context of one epoch."""
+
+    def __init__(self, decoders: list[Decoder], count: int, chunk: int):
+        self._decoders, self._idle, self._process = decoders, SimpleQueue(), os.getpid()
+        self._all = [[decoder.open_worker(chunk) for decoder in decoders] for _ in range(count)]
+        for workers in self._all:
+            self._idle.put(workers)
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="beton-loader")
+
+    def __enter__(self) -> Threads:
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.end()
+        for workers in self._all:
+            for decoder, worker in zip(self._decoders, workers, strict=True):
+                decoder.close_worker(worker)
+
+    def submit(self, work, *arguments) -> Future:
+        """Have work(workers, *arguments) done. There are as many workers as threads, so some are always idle."""
+
+        def run():
+            workers = self._idle.get()
+            try:
+                return work(workers, *arguments)
+            finally:
+                self._idle.put(workers)
+
+        return self._pool.submit(run)
+
+    def end(self) -> None:
+        """Wait for what has begun; drop the rest."""
+        if os.getpid() != self._process:  # forked: there are no threads here
+            return
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Rest:
+    """Samples and keys of this epoch not yet assigned to a batch; `population`: what may replace them, None for all."""
+
+    def __init__(self, samples: np.ndarray, keys: np.ndarray, start: int, population: np.ndarray | None):
+        self._samples, self._keys, self._end = samples, keys, len(samples)
+        self._start, self.population = min(start, self._end), population
+
+    def __len__(self) -> int:
+        return self._end - self._start
+
+    def take(self, count: int) -> tuple[slice, np.ndarray, np.ndarray]:
+        """The next `count`, or fewer at the end: which part of the order, samples and keys."""
+        place = slice(self._start, min(self._start + count, self._end))
+        self._start = place.stop
+        return place, self._samples[place].copy(), self._keys[place]
+
+    def put_back(self, place: slice) -> None:
+        """Only what was taken last, and only when nothing is left: what came after it is used."""
+        self._start, self._end = place.start, place.stop
+
+
+@dataclass
+class Batch:
+    """A batch in the making; `samples` are what its rows hold in the end, `buffers` one for each column."""
+
+    place: slice
+    samples: np.ndarray
+    buffers: list[np.ndarray]
+    futures: list[Future]
