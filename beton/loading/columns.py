@@ -14,6 +14,8 @@ from beton.format.file import BetonFile
 from beton.format.mapped import MappedFile
 from beton.loading.buffers import BufferPool
 from beton.loading.task import Task
+from beton.stages.like import Like, split
+from beton.stages.parse import parse
 
 
 def as_text(name: str, given: Any) -> str | None:
@@ -51,23 +53,82 @@ def _viewed(file: BetonFile) -> str:
 
 def decoders(file: BetonFile, mapped: MappedFile, task: Task, gpu: bool) -> dict[str, Decoder]:
     """What makes the columns of a task, in their order: by the name of the column, or of the first of several."""
-    made = {}
-    for name in wanted(file, task):
+    made: dict[str, Decoder] = {}
+    names = wanted(file, task)
+    viewed = _viewed(file) if task.views else None
+    places = names if viewed in (None, *names) else [viewed, *names]
+    if task.columns is None:
+        places = [name for name in file.columns if name in places]
+    for name in places:
         column = file.columns[name]
-        made[name] = column.field.decoder(column, mapped, task.stages.get(name), task.float_dtype, gpu)
-    if not task.views:
-        return made
-    from beton.format.fields._image_decoder import ViewsDecoder
+        if name in names:
+            stages = stages_of(name, file, task, names)
+            made[name] = column.field.decoder(column, mapped, stages, task.float_dtype, gpu)
+            if task.with_geometry and isinstance(stages, str) and column.field.sides(column.records):
+                _add(made, {f"{name}_geometry": _geometry(column, [stages], [f"{name}_geometry"])}, names)
+        if name == viewed:
+            from beton.format.fields._image_decoder import ViewsDecoder
 
-    viewed = _viewed(file)
-    views = ViewsDecoder(file.columns[viewed], mapped, task.views, task.float_dtype, gpu)
-    twice = [name for name in views.columns if name in made]
-    if twice:
-        raise UserError(f"'{twice[0]}' is a view and a field too", "give the view another name")
-    # In the place of the field, or behind its column
-    before = [name for name in made if list(file.columns).index(name) <= list(file.columns).index(viewed)]
-    rest = {name: decoder for name, decoder in made.items() if name not in before}
-    return {**{name: made[name] for name in before}, views.columns[0]: views, **rest}
+            views = ViewsDecoder(column, mapped, task.views, task.float_dtype, gpu)
+            _add(made, {views.columns[0]: views}, names)
+            if task.with_geometry:
+                texts, counts = zip(*task.views.values(), strict=True)
+                shown = [f"{view}_geometry" for view in task.views]
+                _add(made, {shown[0]: _geometry(column, texts, shown, list(counts))}, names)
+    if task.with_geometry and not any(name.endswith("_geometry") for name in made):
+        raise UserError(f"no images of {file.path} have stages", "leave out `with_geometry`")
+    return made
+
+
+def _add(made: dict[str, Decoder], more: dict[str, Decoder], names: list[str]) -> None:
+    (decoder,) = more.values()
+    for name in decoder.columns or more:
+        if name in made or name in names:
+            raise UserError(f"'{name}' is a view and a field too", "give the view another name")
+    made.update(more)
+
+
+def _geometry(column, texts, names: list[str], counts: list[int] | None = None) -> Decoder:
+    from beton.loading.geometry import GeometryDecoder
+
+    return GeometryDecoder(column, [parse(text, _channels(column)) for text in texts], names, counts)
+
+
+def _channels(column) -> int:
+    """Of the images of a column: 3, or what the shape of an array says."""
+    return (*getattr(column.field, "shape", (0, 0, 3)), 1)[2]
+
+
+def stages_of(name: str, file: BetonFile, task: Task, names: list[str]) -> str | Like | None:
+    """The stages of a field: their text, or those of the field that it is to follow."""
+    text = task.stages.get(name)
+    if text is None and file.columns[name].field.follows:
+        leader = _leader(name, file, task)
+        text = f"like({leader!r})" if leader else None
+    found = split(text) if text is not None else None
+    if found is None:
+        return text
+    leader, fill, own = found
+    given = task.stages.get(leader)
+    column = file.columns.get(leader)
+    if given is None or column is None or leader == name or split(given) or not column.field.sides(column.records):
+        what = f"the field '{name}' cannot follow '{leader}'"
+        raise UserError(what, "name a field of images that has stages of its own, and is not like another")
+    return Like(name, leader, parse(given, _channels(column)), *column.field.sides(column.records), own, fill)
+
+
+def _leader(name: str, file: BetonFile, task: Task) -> str | None:
+    """The image that a mask follows: `image`, or the only one with stages; None where there is none."""
+    having = [
+        field
+        for field, column in file.columns.items()
+        if task.stages.get(field) and not column.field.follows and not split(task.stages[field])
+        if column.field.sides(column.records) is not None
+    ]
+    if "image" not in having and len(having) > 1:
+        what = f"'{name}' may follow {' or '.join(having)}"
+        raise UserError(what, f"say which: {name}=\"like('{having[0]}')\"")
+    return "image" if "image" in having else next(iter(having), None)
 
 
 class Columns:

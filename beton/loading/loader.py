@@ -52,11 +52,13 @@ class Loader(Positioned):
     `path`: the file, or several as one: a list, or a pattern such as 'train-*.beton'. `batch_size`: samples in a batch.
     A keyword for each field: its stages as text, or a list of such, e.g. image="rrc(224)|flip|normalize", where it
     takes some, or None to leave it out. `fields`: the same as a dict, for fields whose names are those of other
-    arguments. `views`: several views of each image by name, (stages, how many), e.g. {"global": ("rrc(224)|normalize", 2)}:
-    a photo is decoded once for all of them, each has a random key of its own, and a column is the tuple of its views;
-    of the field `image`, or the only one of images, which is then left out unless it has stages too.
-    `columns`: the fields wanted, in this order (default: all). `as_dict`: batches are dicts. `with_indices`:
-    they have the numbers of their samples too, `indices`, int64, N.
+    arguments. `views`: several views of each image by name, (stages, how many), e.g. {"global":
+    ("rrc(224)|normalize", 2)}: a photo is decoded once for all of them, each has a random key of its own, and a
+    column is the tuple of its views; of the field `image`, or the only one of images, which is then left out unless
+    it has stages too. `columns`: the fields wanted, in this order (default: all). `as_dict`: batches are dicts.
+    `with_indices`: they have the numbers of their samples too, `indices`, int64, N. `with_geometry`: for each column
+    `x` of images a column `x_geometry`, the named tuple (crop, mirrored, size) of beton/loading/geometry.py: enough
+    to move boxes and keypoints.
 
     `indices`: only these samples (a subset, a fold). `weights`: as many samples as there are, drawn with replacement in
     proportion to these numbers, one for each of the file or of `indices`. `order`: a function that gives the samples of
@@ -87,6 +89,7 @@ class Loader(Positioned):
         views: Mapping[str, tuple[str, int]] | None = None,
         as_dict: bool = False,
         with_indices: bool = False,
+        with_geometry: bool = False,
         indices: Sequence[int] | None = None,
         weights: Sequence[float] | None = None,
         order: Callable[[int], Sequence[int]] | Iterable[int] | None = None,
@@ -115,7 +118,7 @@ class Loader(Positioned):
             Task(
                 text_of(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank,
                 world_size, str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns,
-                sampling, views,
+                sampling, views, with_geometry,
             )
         )  # fmt: skip
 

@@ -33,7 +33,7 @@ class Task:
     before (orders.py). `on_error`: what happens to a damaged sample (damage.py). `verify`: compare each sample
     with its checksum. `columns`: the fields that a batch has, in its order; None for all that the file has.
     `sampling`: which samples an epoch has, None for all (sampling.py). `views`: several of each image by name,
-    (stages, how many); of beton.Loader only.
+    (stages, how many), and `with_geometry` which part of its photo each image shows; of beton.Loader only.
     """
 
     dataset: str
@@ -54,6 +54,7 @@ class Task:
     columns: tuple[str, ...] | None = ("image", "label")
     sampling: Sampling | None = None
     views: Mapping[str, tuple[str, int]] | None = None
+    with_geometry: bool = False
 
     @property
     def float_dtype(self) -> Any:

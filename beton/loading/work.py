@@ -1,4 +1,5 @@
-"""What the loader has in work within an epoch: its threads, the samples that no batch has yet, batches in the making."""
+"""What the loader has in work within an epoch: its threads, the samples that no batch has yet, batches in the
+making."""
 
 from __future__ import annotations
 

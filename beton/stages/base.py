@@ -19,6 +19,7 @@ class Stage:
 
     stage_index = 0
     any_pixels: ClassVar[bool] = False  # whether it does images of any number of channels and dtype
+    keeps_places: ClassVar[bool] = False  # whether all pixels stay where they are, so that masks and boxes still fit
 
     def check_images(self, height: int, width: int) -> None:
         """Raise ValueError where the stage cannot do images of this size (pixels)."""
@@ -92,6 +93,16 @@ class Mirror(Pixels):
         images[chosen] = images[chosen, :, ::-1]
 
 
+class TopBottom(Pixels):
+    """Mirrors images top-bottom and does nothing else."""
+
+    any_pixels = True
+
+    def mirrors(self, keys: np.ndarray) -> np.ndarray:
+        """Which images are mirrored (bool, n)."""
+        raise NotImplementedError
+
+
 class Move(Pixels):
     """Moves images and gives what becomes free the colour `fill` (RGB). Directly behind the crop, or the stage that
     mirrors, it becomes a part of the crop.
@@ -123,6 +134,7 @@ class Move(Pixels):
 class Paint(Pixels):
     """Gives a part of each image one `colour` (RGB). As the last of the pixel stages it may run behind normalize."""
 
+    keeps_places = True
     colour: tuple[int, int, int] = (0, 0, 0)
 
     def paint(self, images: np.ndarray, keys: np.ndarray, colour: np.ndarray) -> None:
@@ -140,7 +152,7 @@ class Normalize(Stage):
     `scale_shift` (float32, 6) are the three scales and the three shifts.
     """
 
-    any_pixels = True
+    any_pixels = keeps_places = True
     scale_shift: np.ndarray
 
     def scales_and_shifts(self, channels: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
@@ -168,6 +180,8 @@ class Normalize(Stage):
 
 class Float(Stage):
     """Changes normalised images in place. Any number of them, after the stage that normalises."""
+
+    keeps_places = True
 
     def apply(self, numbers: np.ndarray, keys: np.ndarray, dtype: Any) -> None:
         """Change numbers (n x H x W x 3; float32, or the bits, uint16, of a 16-bit torch dtype) in place."""

@@ -121,6 +121,8 @@ class PilBlur:
 class Blur(Pixels):
     """Blur each image with probability `p` by a Gaussian whose standard deviation is uniform in `sigma` (pixels)."""
 
+    keeps_places = True
+
     def __init__(self, sigma=(0.1, 2.0), p: float = 1.0):
         check_range("sigma", sigma, 0, 100)
         check_number("p", p, 0, 1)

@@ -34,6 +34,8 @@ def _gray(images, keys, stage, p):
 class Gray(Pixels):
     """Make each image grey with probability `p`."""
 
+    keeps_places = True
+
     def __init__(self, p: float = 1.0):
         check_number("p", p, 0, 1)
         self.p = float(p)

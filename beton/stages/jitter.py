@@ -85,6 +85,8 @@ class Jitter(Pixels):
     `saturation`; the latter two are as `brightness` unless given, and 0 leaves one out.
     """
 
+    keeps_places = True
+
     def __init__(self, brightness: float = 0.3, contrast: float | None = None, saturation: float | None = None):
         contrast = brightness if contrast is None else contrast
         saturation = brightness if saturation is None else saturation

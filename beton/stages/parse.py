@@ -6,13 +6,17 @@ from beton.errors import UserError
 from beton.plugins import Plugins
 from beton.stages.base import KINDS, Crop, Float, Normalize, Stage, kind_of
 
-STAGES = Plugins("stage", "beton.stages", "STAGE", others=("base", "filters", "parse", "plan"))
+STAGES = Plugins("stage", "beton.stages", "STAGE", others=("base", "filters", "geometry", "like", "parse", "plan"))
 
 
 def parse(text: str, channels: int = 3) -> list[Stage]:
     """The stages of a pipeline text for images of so many channels, checked for their order; raises UserError."""
     text = " ".join(text.split())  # messages are of one line
-    stages = [_stage(part.strip(), index) for index, part in enumerate(text.split("|"))]
+    return check_stages([one_stage(part.strip(), index) for index, part in enumerate(text.split("|"))], text, channels)
+
+
+def check_stages(stages: list[Stage], text: str, channels: int = 3) -> list[Stage]:
+    """The stages, checked for their order and for images of so many channels; raises UserError."""
     kinds = [kind_of(stage) for stage in stages]
     if kinds[0] is not Crop or kinds.count(Crop) != 1:
         raise UserError(f"'{text}' must have one crop stage, and first", "begin with rrc(size) or center(size)")
@@ -32,7 +36,7 @@ def parse(text: str, channels: int = 3) -> list[Stage]:
     return stages
 
 
-def _stage(text: str, index: int) -> Stage:
+def one_stage(text: str, index: int) -> Stage:
     """One stage such as "rrc(176, scale=(0.25, 1.0))"; arguments are literals, nothing is evaluated."""
     name, values, named = call(text)
     try:

@@ -26,6 +26,8 @@ def _solarize(images, keys, stage, threshold, p):
 class Solarize(Pixels):
     """Invert the values from `threshold` upwards (256: none), in each image with probability `p`."""
 
+    keeps_places = True
+
     def __init__(self, threshold: int = 128, p: float = 1.0):
         check_number("threshold", threshold, 0, 256, whole=True)
         check_number("p", p, 0, 1)

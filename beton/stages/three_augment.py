@@ -40,6 +40,8 @@ class ThreeAugment(Pixels):
     128 upwards, blurred by a standard deviation from 0.1 to 2 pixels.
     """
 
+    keeps_places = True
+
     def draw(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """For each image the choice (GRAY, SOLARIZE or BLUR) and the standard deviation should it be BLUR."""
         return _draw(keys, self.stage_index, *_SIGMA)

@@ -4,14 +4,22 @@ import numpy as np
 
 from beton.kernels.jit import jit
 from beton.rng import uniform
-from beton.stages.base import Pixels, check_number
+from beton.stages.base import TopBottom, check_number
 
 
 @jit
-def _flip(rows, keys, stage, p):
+def _mirrors(keys, stage, p):
+    chosen = np.empty(len(keys), np.bool_)
+    for n in range(len(keys)):
+        chosen[n] = uniform(keys[n], stage, 0) < p
+    return chosen
+
+
+@jit
+def _flip(rows, chosen):
     count, height, width = rows.shape
     for n in range(count):
-        if uniform(keys[n], stage, 0) < p:
+        if chosen[n]:
             for y in range(height // 2):
                 for x in range(width):
                     upper = rows[n, y, x]
@@ -19,19 +27,21 @@ def _flip(rows, keys, stage, p):
                     rows[n, height - 1 - y, x] = upper
 
 
-class VFlip(Pixels):
+class VFlip(TopBottom):
     """Mirror each image top-bottom with probability `p`."""
-
-    any_pixels = True
 
     def __init__(self, p: float = 0.5):
         check_number("p", p, 0, 1)
         self.p = float(p)
 
+    def mirrors(self, keys: np.ndarray) -> np.ndarray:
+        """Which images are flipped (bool, n)."""
+        return _mirrors(keys, self.stage_index, self.p)
+
     def apply(self, images: np.ndarray, keys: np.ndarray) -> None:
         """Flip images (n x H x W x C, C-contiguous, of any dtype) in place."""
         rows = images.view(np.uint8).reshape(*images.shape[:2], -1)  # bytes
-        _flip(rows, keys, self.stage_index, self.p)
+        _flip(rows, self.mirrors(keys))
 
     def reference(self):
         """torchvision's RandomVerticalFlip."""

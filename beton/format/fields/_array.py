@@ -146,6 +146,13 @@ class Numbers(Field):
         sides = iter(record["shape"].tolist())
         return tuple(next(sides) if side is None else side for side in self.shape)
 
+    def sides(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Heights and widths (int64) of arrays that may be images."""
+        if len(self.shape) not in (2, 3):
+            return None
+        varying = iter(records["shape"].T.astype(np.int64) if self.varies else ())
+        return tuple(next(varying) if side is None else np.full(len(records), side) for side in self.shape[:2])
+
     def array_of(self, record: Any, payload: bytes | np.ndarray) -> np.ndarray:
         """The bits as an array of their own. Raises ValueError with the reason where the payload is damaged."""
         shape = self.shape_of(record)

@@ -23,7 +23,7 @@ def open_decoder(column, mapped, stages: str | None, dtype: torch.dtype) -> Deco
     field = column.field
     if stages is None:
         return ObjectDecoder(column, mapped) if field.varies or not field.torch_has else FixedDecoder(column, mapped)
-    name, values, named = call(stages.strip())
+    name, values, named = call(stages.strip()) if isinstance(stages, str) else ("like", (), ())
     if name != "pad" or len(values) > 1 or not set(named) <= {"value"} or (values and named):
         kind = field.type_names[column.type_id]
         what = f"the field '{column.name}' holds {kind}s, which take no stages but pad(value)"

@@ -11,6 +11,7 @@ from beton.errors import DamagedSample, UserError
 from beton.format.fields._pixels import cut
 from beton.format.fields.base import Decoder
 from beton.stages.base import Crop, Normalize, Pixels, colour_of
+from beton.stages.like import Like
 from beton.stages.parse import parse
 
 # What a value of each dtype is divided by, before normalize takes its mean and standard deviation
@@ -23,14 +24,15 @@ class ArrayImageDecoder(Decoder):
     With the same stages, an array image and a photo of the same size get the same crop and are mirrored alike.
     """
 
-    def __init__(self, column, mapped, stages: str, dtype: torch.dtype):
+    def __init__(self, column, mapped, stages: str | Like, dtype: torch.dtype):
         field, name = column.field, column.name
         if field.dtype not in UNITS or len(field.shape) not in (2, 3) or (len(field.shape) == 3 and not field.shape[2]):
             what = f"the field '{name}' holds no images but arrays of {field.dtype}, {field.shape}"
             raise UserError(what, f"leave out {stages!r}: stages need H x W (x C) of {', '.join(UNITS)}")
         self._column, self._mapped = column, mapped
         self.channels = field.shape[2] if len(field.shape) == 3 else 1
-        self._crop, *rest = parse(stages, self.channels)
+        self._like = stages if isinstance(stages, Like) else None
+        self._crop, *rest = self._like.stages(self.channels) if self._like else parse(stages, self.channels)
         for stage in rest:
             if not stage.any_pixels:
                 known = "rrc, center, src, flip, vflip, translate and normalize"
@@ -69,11 +71,17 @@ class ArrayImageDecoder(Decoder):
         except ValueError as error:
             raise DamagedSample(self._mapped.path, sample, self._column.name, str(error)) from None
         pixels = array.reshape(*array.shape[:2], self.channels)
-        place = np.zeros(9, np.int64)
-        sides = [np.array([side]) for side in pixels.shape[:2]]
+        sides = tuple(np.array([side]) for side in pixels.shape[:2])
+        if self._like:
+            place = self._like.places(self._places, np.array([sample]), key, sides)[0]
+        else:
+            place = self._places(*sides, key)[0]
+        return cut(pixels, place, self._crop.height, self._crop.width, self._fill)
+
+    def _places(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """Boxes and windows (int64, n x 9)."""
         crop: Crop = self._crop
-        place[:4], place[4:] = crop.boxes(*sides, key)[0], crop.windows(*sides, key)[0]
-        return cut(pixels, place, crop.height, crop.width, self._fill)
+        return np.concatenate([crop.boxes(heights, widths, keys), crop.windows(heights, widths, keys)], axis=1)
 
     def to_batch(self, rows: torch.Tensor) -> torch.Tensor:
         """Images as N x C x H x W, of the dtype whose bits they are."""

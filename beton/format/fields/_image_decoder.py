@@ -14,6 +14,8 @@ from beton.format.fields.base import Decoder
 from beton.format.modes import by_code
 from beton.kernels import CODES, DECODE_WHOLE, MOST_VIEWS, close_scratch, crop_all, open_scratch
 from beton.rng import further_keys
+from beton.stages.like import Like
+from beton.stages.parse import parse
 
 _VIEW_DRAW = 1 << 21  # the keys of views are draws of none of the stages
 
@@ -27,12 +29,14 @@ class _Worker:
 
 
 class ImageDecoder(Decoder):
-    """Runs pipelines of stages on the images of a column: each photo is decoded once for all `outputs`."""
+    """Runs pipelines of stages on the images of a column: each photo is decoded once for all `outputs`.
 
-    def __init__(self, column, mapped, outputs: list[Output]):
-        self._column, self._mapped, self._outputs = column, mapped, outputs
-        self._heights = column.records["height"].astype(np.int64)
-        self._widths = column.records["width"].astype(np.int64)
+    `like`: another column, as whose images these are cut out.
+    """
+
+    def __init__(self, column, mapped, outputs: list[Output], like: Like | None = None):
+        self._column, self._mapped, self._outputs, self._like = column, mapped, outputs, like
+        self._sides = column.field.sides(column.records)
         self.buffers = [(output.shape, output.dtype) for output in outputs]
         self.on_device = outputs[0].on_device
 
@@ -58,12 +62,17 @@ class ImageDecoder(Decoder):
         own_keys = [self.keys_of(number, keys) for number in range(len(targets))]
         places, images = np.empty((len(samples), len(targets), 12), np.int64), []
         for number, (output, target, room) in enumerate(zip(self._outputs, targets, worker.rooms, strict=True)):
-            sizes = self._heights[samples], self._widths[samples]
-            places[:, number] = output.plan.places(*sizes, own_keys[number])
+            places[:, number] = self._places(output, samples, own_keys[number])
             images.append(target if output.in_place else room[: len(samples)])
         self._crop(worker.scratch, samples, places, images)
         for output, cropped, keys_of_it, target in zip(self._outputs, images, own_keys, targets, strict=True):
             output.finish(cropped, keys_of_it, target)
+
+    def _places(self, output: Output, samples: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        sides = tuple(side[samples] for side in self._sides)
+        if self._like:
+            return self._like.places(output.plan.places, samples, keys, sides)
+        return output.plan.places(*sides, keys)
 
     def _crop(self, scratch: int, samples: np.ndarray, places: np.ndarray, images: list[np.ndarray]) -> None:
         """Crop the photos `samples` (int64, n) into images (n x H x W x 3 of each output)."""
@@ -101,6 +110,11 @@ class ImageDecoder(Decoder):
         return self._outputs[0].to_batch(rows)
 
 
+def keys_of_view(keys: np.ndarray, view: int) -> np.ndarray:
+    """The keys (uint64) of a view: of (seed, epoch, sample, number of the view)."""
+    return further_keys(keys, _VIEW_DRAW, view)
+
+
 class ViewsDecoder(ImageDecoder):
     """Several views of each image, by name: (stages, how many). Each view has a random key of its own.
 
@@ -112,15 +126,15 @@ class ViewsDecoder(ImageDecoder):
         for name, given in views.items():
             stages, count = _checked(name, given)
             self._counts.append(count)
-            outputs += [Output(stages, dtype, gpu)] * count
+            outputs += [Output(parse(stages), dtype, gpu)] * count
         if len(outputs) > MOST_VIEWS:
             raise UserError(f"`views` are {len(outputs)} images of each sample", f"give at most {MOST_VIEWS}")
         super().__init__(column, mapped, outputs)
         self.on_device = tuple(of_it[0].on_device for of_it in self._grouped(outputs))
 
     def keys_of(self, output: int, keys: np.ndarray) -> np.ndarray:
-        """A key for each view, of (seed, epoch, sample, number of the view)."""
-        return further_keys(keys, _VIEW_DRAW, output)
+        """A key for each view."""
+        return keys_of_view(keys, output)
 
     def _grouped(self, values: list) -> list[tuple]:
         ends = np.cumsum([0, *self._counts])

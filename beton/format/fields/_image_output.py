@@ -6,15 +6,15 @@ import numpy as np
 import torch
 
 from beton.kernels import View
-from beton.stages.parse import parse
+from beton.stages.base import Stage
 from beton.stages.plan import plan
 
 
 class Output:
     """What a pipeline of stages makes of photos: rows of `shape` and `dtype` in the buffers."""
 
-    def __init__(self, stages: str, dtype: torch.dtype, gpu: bool):
-        self.plan = plan(parse(stages), dtype, gpu)
+    def __init__(self, stages: list[Stage], dtype: torch.dtype, gpu: bool):
+        self.plan = plan(stages, dtype, gpu)
         self.shape = (self.plan.crop.height, self.plan.crop.width, 3)
         self.dtype = self.plan.buffer_dtype
         self.in_place = self.plan.fused or self.plan.normalize is None  # the kernels write the rows themselves

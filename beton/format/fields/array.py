@@ -43,7 +43,7 @@ class Array(Numbers):
 
     def decoder(self, column, mapped, stages, dtype, gpu) -> Decoder:
         """As it is stored, or through stages as an image."""
-        if stages is None or stages.strip().startswith("pad"):
+        if stages is None or (isinstance(stages, str) and stages.strip().startswith("pad")):
             return super().decoder(column, mapped, stages, dtype, gpu)
         from beton.format.fields._array_image_decoder import ArrayImageDecoder
 

@@ -47,6 +47,7 @@ class Field:
     record: np.dtype
     pointer: ClassVar[str | None] = None
     marker: ClassVar[bytes] = b""
+    follows: ClassVar[bool] = False  # whether its values are cut out as the image of their sample is, unless told
 
     # Writing
 
@@ -115,6 +116,10 @@ class Field:
         """Why the records and payload sizes (bytes) cannot be those of a complete file; None where they can."""
         return None
 
+    def sides(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Heights and widths (int64) in pixels of what stages can crop; None where that is not so."""
+        return None
+
     def value(self, record: Any, payload: bytes | None) -> Any:
         """The value of a sample. Raises ValueError with the reason where the payload is damaged."""
         raise NotImplementedError
@@ -135,11 +140,11 @@ class Field:
         """What a card says of a whole column; `passed` (bool) are Encoded's."""
         return {}
 
-    def decoder(self, column: Column, mapped: MappedFile, stages: str | None, dtype: Any, gpu: bool) -> Decoder:
+    def decoder(self, column: Column, mapped: MappedFile, stages: Any, dtype: Any, gpu: bool) -> Decoder:
         """What makes batches of the column; raises UserError where `stages` are not for such a field.
 
-        `stages`: the pipeline as text, if one is given. `dtype`: of normalised images, a torch dtype. `gpu`: batches
-        go to one.
+        `stages`: the pipeline as text, if one is given, or a beton.stages.like.Like. `dtype`: of normalised images,
+        a torch dtype. `gpu`: batches go to one.
         """
         raise UserError(
             f"the field '{column.name}' of {mapped.path} ({self.type_names[column.type_id]}) cannot be loaded",

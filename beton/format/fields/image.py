@@ -177,6 +177,10 @@ class Image(Field):
                 return f"{mode.name} samples whose size is not that of their pixels"
         return None
 
+    def sides(self, records: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Heights and widths (int64)."""
+        return records["height"].astype(np.int64), records["width"].astype(np.int64)
+
     def value(self, record: Any, payload: bytes) -> np.ndarray:
         """Pixels (uint8, H x W x 3, RGB). Raises ValueError with the reason where the payload is damaged."""
         mode, height, width = self._mode(record), int(record["height"]), int(record["width"])
@@ -224,8 +228,12 @@ class Image(Field):
             raise UserError(what, f"give {column.name}='rrc(224)|flip|normalize', or the like")
         from beton.format.fields._image_decoder import ImageDecoder
         from beton.format.fields._image_output import Output
+        from beton.stages.like import Like
+        from beton.stages.parse import parse
 
-        return ImageDecoder(column, mapped, [Output(stages, dtype, gpu)])
+        like = stages if isinstance(stages, Like) else None
+        parsed = like.stages() if like else parse(stages)
+        return ImageDecoder(column, mapped, [Output(parsed, dtype, gpu)], like)
 
 
 def _orientation(value: Any) -> int:
