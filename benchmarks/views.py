@@ -47,7 +47,7 @@ def declare() -> Config:
         photos=Param(PATH, "a folder with one folder of photos for each class", required=True),
         out=Param(PATH, "the JSON to write", required=True),
         rounds=Param(between(INT, 1, 1000), "measurements of each row", default=5),
-        count=Param(between(INT, 64, 10**6), "photos, the first of the folder", default=512),
+        count=Param(between(INT, 64, 10**6), "photos, evenly from the folder", default=512),
         workers=Param(WORKERS, "threads of the loader, processes of the DataLoader", default=2),
     )
     return config
@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
     check_file(Path(bench.out))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "photos.beton"
-        photos = _First(open_source("imagefolder", bench.photos, "train"), bench.count)
+        photos = First(open_source("imagefolder", bench.photos, "train"), bench.count)
         beton.write(photos, path, write_mode="jpg", max_resolution=500)
         ways = {
             "views": beton.Loader(path, _BATCH, views=_VIEWS, workers=bench.workers),
@@ -90,8 +90,8 @@ def images_per_second(loader) -> float:
     return photos / (time.perf_counter() - started)
 
 
-class _First:
-    """The first photos of a source, with their labels."""
+class First:
+    """So many photos of a source, evenly from it, with their labels."""
 
     def __init__(self, source, count: int):
         self._source, self._count = source, min(count, len(source))

@@ -13,13 +13,27 @@ import importlib
 from typing import TYPE_CHECKING
 
 __version__ = "0.2.0.dev0"
-__all__ = ["DamagedSample", "Loader", "UserError", "fields", "modes", "open", "sources", "stages", "write"]
+__all__ = [
+    "DamagedSample",
+    "Loader",
+    "UserError",
+    "fields",
+    "modes",
+    "on_batch",
+    "on_image",
+    "open",
+    "sources",
+    "stage",
+]
+__all__ += ["stages", "write"]
 
 if TYPE_CHECKING:
     from beton.errors import DamagedSample, UserError
     from beton.format import fields, modes
     from beton.format.joined import open_beton as open
     from beton.loading.loader import Loader
+    from beton.stages.callables import on_batch, on_image
+    from beton.stages.callables import registered as stage
     from beton.writing.api import write
 
 _WHERE = {
@@ -28,8 +42,11 @@ _WHERE = {
     "UserError": ("beton.errors", "UserError"),
     "fields": ("beton.format.fields", None),
     "modes": ("beton.format.modes", None),
+    "on_batch": ("beton.stages.callables", "on_batch"),
+    "on_image": ("beton.stages.callables", "on_image"),
     "open": ("beton.format.joined", "open_beton"),
     "sources": ("beton.sources", None),
+    "stage": ("beton.stages.callables", "registered"),
     "stages": ("beton.stages", None),
     "write": ("beton.writing.api", "write"),
 }

@@ -2,8 +2,11 @@
 
 import difflib
 import importlib
+import importlib.util
 import pkgutil
+import sys
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from beton.errors import UserError
@@ -75,3 +78,26 @@ class Plugins:
         if not hasattr(module, self._attribute):
             raise UserError(f"the module '{name}' defines no {self._attribute}", f"name the {self.kind} so in it")
         return getattr(module, self._attribute)
+
+
+def load_file(path: str | Path) -> Any:
+    """Import a Python file that registers something, such as stages with `@beton.stage`; once. Raises UserError where
+    there is none; what goes wrong in the file is raised as it is."""
+    path = Path(path).resolve()
+    name = path.stem
+    known = sys.modules.get(name)
+    if known is not None and getattr(known, "__file__", None) == str(path):
+        return known
+    if not path.is_file() or path.suffix != ".py":
+        raise UserError(f"there is no Python file {path}", "give the path of one, such as my_stages.py")
+    if known is not None or not name.isidentifier():
+        raise UserError(f"a module is called '{name}' already", f"give {path.name} another name")
+    spec = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # so that what it defines can be pickled
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support.scripts import ROOT, run_script
 
-PAGES = ["library.md"]
+PAGES = ["library.md", "transforms.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

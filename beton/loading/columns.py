@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,17 +15,39 @@ from beton.format.file import BetonFile
 from beton.format.mapped import MappedFile
 from beton.loading.buffers import BufferPool
 from beton.loading.task import Task
+from beton.stages.callables import OnBatch, OnImage
 from beton.stages.like import Like, split
 from beton.stages.parse import parse
 
 
-def as_text(name: str, given: Any) -> str | None:
-    """The stages of a field as one text."""
+def as_pipelines(fields: Mapping[str, Any], views: Mapping[str, Any] | None) -> tuple[dict, dict | None, dict]:
+    """The pipelines of fields, those of views, and what is called with the batches of each, if anything is."""
+    stages, after, seen = {}, {}, None if views is None else dict(views)
+    for name, given in fields.items():
+        stages[name], after[name] = _as_pipeline(name, given)
+    for name, given in (views or {}).items():
+        if isinstance(given, (list, tuple)) and len(given) == 2:  # else the decoder says what is wrong
+            text, after[name] = _as_pipeline(name, given[0])
+            seen[name] = text, given[1]
+    return stages, seen, {name: called for name, called in after.items() if called}
+
+
+def _as_pipeline(name: str, given: Any) -> tuple[str | tuple | None, list[OnBatch]]:
+    """The stages of a field as one text, or with callables as a tuple; and what is called with its batches."""
     if given is None or isinstance(given, str):
-        return given
-    if isinstance(given, (list, tuple)) and given and all(isinstance(part, str) for part in given):
-        return "|".join(given)
-    raise UserError(f"`{name}`={given!r} is neither text nor a list of text", "give stages, e.g. 'rrc(224)|flip'")
+        return given, []
+    parts = list(given) if isinstance(given, (list, tuple)) else [given]
+    if not parts or not all(isinstance(part, (str, OnImage, OnBatch)) or callable(part) for part in parts):
+        what = f"`{name}`={given!r} is neither text nor a list of text and callables"
+        raise UserError(what, "give stages, e.g. 'rrc(224)|flip'")
+    after = []
+    while parts and isinstance(parts[-1], OnBatch):
+        after.insert(0, parts.pop())
+    if any(isinstance(part, OnBatch) for part in parts):
+        raise UserError(f"`{name}` has stages behind on_batch(...)", "put what is called with the batch last")
+    if all(isinstance(part, str) for part in parts):
+        return "|".join(parts) or None, after
+    return tuple(p if isinstance(p, (str, OnImage)) else OnImage(p) for p in parts), after
 
 
 def wanted(file: BetonFile, task: Task) -> list[str]:
@@ -62,9 +85,11 @@ def decoders(file: BetonFile, mapped: MappedFile, task: Task, gpu: bool) -> dict
     for name in places:
         column = file.columns[name]
         if name in names:
-            stages = stages_of(name, file, task, names)
+            stages = stages_of(name, file, task)
+            if isinstance(stages, tuple) and not isinstance(column.field, Image):
+                raise UserError(f"the field '{name}' holds no photos, and its stages have callables", "leave them out")
             made[name] = column.field.decoder(column, mapped, stages, task.float_dtype, gpu)
-            if task.with_geometry and isinstance(stages, str) and column.field.sides(column.records):
+            if task.with_geometry and isinstance(stages, (str, tuple)) and column.field.sides(column.records):
                 _add(made, {f"{name}_geometry": _geometry(column, [stages], [f"{name}_geometry"])}, names)
         if name == viewed:
             from beton.format.fields._image_decoder import ViewsDecoder
@@ -99,7 +124,7 @@ def _channels(column) -> int:
     return (*getattr(column.field, "shape", (0, 0, 3)), 1)[2]
 
 
-def stages_of(name: str, file: BetonFile, task: Task, names: list[str]) -> str | Like | None:
+def stages_of(name: str, file: BetonFile, task: Task) -> str | tuple | Like | None:
     """The stages of a field: their text, or those of the field that it is to follow."""
     text = task.stages.get(name)
     if text is None and file.columns[name].field.follows:
@@ -156,6 +181,12 @@ class Columns:
     def descriptions(self) -> list[str]:
         """How the decoders run, for the log."""
         return [decoder.description for decoder in self.decoders if decoder.description]
+
+    def check_after(self, after: Mapping[str, list[OnBatch]]) -> None:
+        """Raise UserError where a callable is for a column that is none."""
+        for name in after:
+            if name not in self.names:
+                raise UserError(f"there is no column '{name}' for on_batch(...)", "leave it out")
 
     def take(self) -> list[np.ndarray]:
         """The buffers of a batch."""

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from keyword import iskeyword
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from beton.errors import DamagedSample, UserError
 from beton.format.joined import open_beton
 from beton.format.mapped import MappedFile
 from beton.format.parts import absolute, text_of
-from beton.loading.columns import Columns, as_text, class_names, decoders
+from beton.loading.after import Called
+from beton.loading.columns import Columns, as_pipelines, class_names, decoders
 from beton.loading.damage import POLICIES, RAISE, SKIP, SUBSTITUTE, no_substitute, read_substitute
 from beton.loading.position import Positioned
 from beton.loading.sampling import Sampling
@@ -50,15 +52,15 @@ class Loader(Positioned):
     their shape, lists of N strings, bytes or objects (beton/format/fields). It stays as it is while it is held.
 
     `path`: the file, or several as one: a list, or a pattern such as 'train-*.beton'. `batch_size`: samples in a batch.
-    A keyword for each field: its stages as text, or a list of such, e.g. image="rrc(224)|flip|normalize", where it
-    takes some, or None to leave it out. `fields`: the same as a dict, for fields whose names are those of other
-    arguments. `views`: several views of each image by name, (stages, how many), e.g. {"global":
-    ("rrc(224)|normalize", 2)}: a photo is decoded once for all of them, each has a random key of its own, and a
-    column is the tuple of its views; of the field `image`, or the only one of images, which is then left out unless
-    it has stages too. `columns`: the fields wanted, in this order (default: all). `as_dict`: batches are dicts.
-    `with_indices`: they have the numbers of their samples too, `indices`, int64, N. `with_geometry`: for each column
-    `x` of images a column `x_geometry`, the named tuple (crop, mirrored, size) of beton/loading/geometry.py: enough
-    to move boxes and keypoints.
+    A keyword for each field: its stages as text, e.g. image="rrc(224)|flip|normalize", or a list of texts and callables
+    (beton.on_image, beton.on_batch), where it takes some, or None to leave it out. `fields`: the same as a dict, for
+    fields whose names are those of other arguments. `views`: several views of each image by name, (stages, how
+    many), e.g. {"global": ("rrc(224)|normalize", 2)}: a photo is decoded once for all of them, each has a random key
+    of its own, and a column is the tuple of its views; of the field `image`, or the only one of images, which is
+    then left out unless it has stages too. `columns`: the fields wanted, in this order (default: all). `as_dict`:
+    batches are dicts. `with_indices`: they have the numbers of their samples too, `indices`, int64, N.
+    `with_geometry`: for each column `x` of images a column `x_geometry`, the named tuple (crop, mirrored, size) of
+    beton/loading/geometry.py: enough to move boxes and keypoints.
 
     `indices`: only these samples (a subset, a fold). `weights`: as many samples as there are, drawn with replacement in
     proportion to these numbers, one for each of the file or of `indices`. `order`: a function that gives the samples of
@@ -78,6 +80,7 @@ class Loader(Positioned):
     on_error = POLICIES
     verifies = True
     _as_dict = _with_indices = False
+    _after: Mapping[str, list] = MappingProxyType({})  # what is called with the batches of a column
 
     def __init__(
         self,
@@ -105,7 +108,7 @@ class Loader(Positioned):
         repeats: int = 1,
         on_error: str = RAISE,
         verify: bool = False,
-        **field: str | list[str] | None,
+        **field: str | list | None,
     ):
         self._as_dict, self._with_indices = as_dict, with_indices
         sampling = None
@@ -113,7 +116,7 @@ class Loader(Positioned):
             sampling = Sampling(indices, weights, order)
         if weights is not None and not shuffle:
             raise UserError("`weights` draw at random, and `shuffle` is False", "leave one of them out")
-        stages = {name: as_text(name, given) for name, given in {**(fields or {}), **field}.items()}
+        stages, views, self._after = as_pipelines({**(fields or {}), **field}, views)
         super().__init__(
             Task(
                 text_of(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank,
@@ -132,6 +135,7 @@ class Loader(Positioned):
             self._mapped = MappedFile(file, task.verify)
             made = decoders(file, self._mapped, task, self.on_gpu)
             self._columns = Columns(task.dataset, made, task.batch_size, self.on_gpu)
+            self._columns.check_after(self._after)
             self._fields = file.columns
         self._shown = [*self._columns.names, *["indices"] * self._with_indices]
         if "indices" in self._columns.names and self._with_indices:
@@ -154,12 +158,16 @@ class Loader(Positioned):
         """What the decoders leave to the device."""
         return self._columns.on_device + [None] * self._with_indices
 
+    def _batches(self, epoch: int, start: int) -> Iterator[tuple]:
+        made = super()._batches(epoch, start)
+        return Called(self._after, self.task).with_batches(made, epoch, start) if self._after else made
+
     def batch_of(self, columns: tuple) -> Any:
         """A named tuple, or a dict."""
         return dict(zip(self._shown, columns, strict=True)) if self._as_dict else self.Batch._make(columns)
 
     def _options(self) -> dict[str, Any]:
-        return {"_as_dict": self._as_dict, "_with_indices": self._with_indices}
+        return {"_as_dict": self._as_dict, "_with_indices": self._with_indices, "_after": self._after}
 
     def statistics(self, name: str, samples: int | None = None) -> Statistics:
         """(mean, std) of each channel of the images of a field, as normalize takes them: for pixels scaled to 0..1 (of

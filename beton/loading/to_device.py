@@ -17,7 +17,8 @@ def mapped(function, column):
     if isinstance(column, torch.Tensor):
         return function(column)
     if isinstance(column, tuple):
-        return type(column)(*(mapped(function, part) for part in column))
+        made = [mapped(function, part) for part in column]
+        return type(column)(*made) if hasattr(column, "_fields") else tuple(made)
     if isinstance(column, list):
         return [function(row) if isinstance(row, torch.Tensor) else row for row in column]
     return column

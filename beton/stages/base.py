@@ -19,7 +19,13 @@ class Stage:
 
     stage_index = 0
     any_pixels: ClassVar[bool] = False  # whether it does images of any number of channels and dtype
+    replaces: ClassVar[tuple[str, ...]] = ()  # transforms of other libraries that do the same, by their classes
     keeps_places: ClassVar[bool] = False  # whether all pixels stay where they are, so that masks and boxes still fit
+
+    @property
+    def name(self) -> str:
+        """What messages call it: its file."""
+        return type(self).__module__.rpartition(".")[2]
 
     def check_images(self, height: int, width: int) -> None:
         """Raise ValueError where the stage cannot do images of this size (pixels)."""

@@ -121,6 +121,7 @@ class PilBlur:
 class Blur(Pixels):
     """Blur each image with probability `p` by a Gaussian whose standard deviation is uniform in `sigma` (pixels)."""
 
+    replaces = ("GaussianBlur",)
     keeps_places = True
 
     def __init__(self, sigma=(0.1, 2.0), p: float = 1.0):

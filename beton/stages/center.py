@@ -27,6 +27,8 @@ class Center(Crop):
     'bicubic' resize the photo to size / ratio first (squares: its short side) and cut then, as torchvision does.
     """
 
+    replaces = ("CenterCrop",)
+
     def __init__(self, size: int | tuple[int, int], ratio: float = 224 / 256, interpolation: str = "area"):
         self.height, self.width = check_size(size)
         check_number("ratio", ratio, 0.01, 1)

@@ -33,6 +33,8 @@ def _paint(images, corners, size, colour):
 class Cutout(Paint):
     """Give a square of `size` x `size` pixels the colour `fill`: red, green and blue from 0 to 255, or one for all."""
 
+    replaces = ("CoarseDropout",)
+
     def __init__(self, size: int, fill: int | tuple[int, int, int] = 0):
         check_number("size", size, 1, 16384, whole=True)
         self.size, self.colour = size, check_colour("fill", fill)

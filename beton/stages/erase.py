@@ -57,6 +57,8 @@ class Erase(Float):
     into the image, it stays as it is.
     """
 
+    replaces = ("RandomErasing",)
+
     def __init__(self, p: float = 0.25, mode: str = "pixel", scale=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3)):
         check_number("p", p, 0, 1)
         if mode not in MODES:

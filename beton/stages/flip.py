@@ -18,6 +18,8 @@ def _mirrors(keys, stage, p):
 class Flip(Mirror):
     """Mirror each image left-right with probability `p`."""
 
+    replaces = ("RandomHorizontalFlip", "HorizontalFlip")
+
     def __init__(self, p: float = 0.5):
         check_number("p", p, 0, 1)
         self.p = float(p)

@@ -15,8 +15,9 @@ def moving(stages: list[Stage], what: str) -> list[Stage]:
     "masks"), for a stage that moves them in a way of its own."""
     for stage in stages[1:]:
         if not stage.keeps_places and not isinstance(stage, (Mirror, TopBottom, Move)):
-            name = type(stage).__module__.rpartition(".")[2]
-            raise UserError(f"'{name}' moves pixels in a way that {what} cannot follow", "leave it out of the stages")
+            raise UserError(
+                f"'{stage.name}' moves pixels in a way that {what} cannot follow", "leave it out of the stages"
+            )
     return [stage for stage in stages if not stage.keeps_places]
 
 

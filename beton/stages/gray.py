@@ -34,6 +34,7 @@ def _gray(images, keys, stage, p):
 class Gray(Pixels):
     """Make each image grey with probability `p`."""
 
+    replaces = ("RandomGrayscale", "Grayscale", "ToGray")
     keeps_places = True
 
     def __init__(self, p: float = 1.0):

@@ -85,6 +85,7 @@ class Jitter(Pixels):
     `saturation`; the latter two are as `brightness` unless given, and 0 leaves one out.
     """
 
+    replaces = ("ColorJitter",)
     keeps_places = True
 
     def __init__(self, brightness: float = 0.3, contrast: float | None = None, saturation: float | None = None):

@@ -59,8 +59,10 @@ class Like:
         return places
 
 
-def split(text: str) -> tuple[str, int, str] | None:
+def split(text: str | tuple) -> tuple[str, int, str] | None:
     """(followed column, fill, own stages) of a text that begins with `like`, None for others; raises UserError."""
+    if not isinstance(text, str):
+        return None
     head, _, rest = text.partition("|")
     if head.strip().partition("(")[0].strip() != "like":
         return None

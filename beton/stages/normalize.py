@@ -35,6 +35,8 @@ def _look_up(images, table, target):
 class NormalizeStage(Normalize):
     """Subtract `mean` and divide by `std`: a number for each channel, or one for all, of pixels scaled to 0..1."""
 
+    replaces = ("Normalize", "ToTensor", "ToDtype", "ToImage", "ConvertImageDtype")
+
     def __init__(self, mean=IMAGENET_MEAN, std=IMAGENET_STD):
         self.mean, self.std = _numbers("mean", mean, -1e6), _numbers("std", std, 1e-6)
         self._tables, self._kernels, self._on_device = {}, {}, {}

@@ -1,18 +1,29 @@
 """Stages as text: "rrc(176)|flip|normalize" becomes a list of stages."""
 
 import ast
+from copy import copy
 
 from beton.errors import UserError
 from beton.plugins import Plugins
 from beton.stages.base import KINDS, Crop, Float, Normalize, Stage, kind_of
 
-STAGES = Plugins("stage", "beton.stages", "STAGE", others=("base", "filters", "geometry", "like", "parse", "plan"))
+_OTHERS = ("base", "callables", "filters", "geometry", "like", "parse", "plan", "randomness")
+STAGES = Plugins("stage", "beton.stages", "STAGE", others=_OTHERS)
 
 
-def parse(text: str, channels: int = 3) -> list[Stage]:
-    """The stages of a pipeline text for images of so many channels, checked for their order; raises UserError."""
-    text = " ".join(text.split())  # messages are of one line
-    return check_stages([one_stage(part.strip(), index) for index, part in enumerate(text.split("|"))], text, channels)
+def parse(text: str | tuple, channels: int = 3) -> list[Stage]:
+    """The stages of a pipeline for images of so many channels, checked for their order; raises UserError.
+
+    A pipeline is a text, or a tuple of texts and of stages that are one already.
+    """
+    parts = []
+    for given in (text,) if isinstance(text, str) else text:
+        parts += " ".join(given.split()).split("|") if isinstance(given, str) else [given]  # messages are of one line
+    stages = []
+    for index, part in enumerate(parts):
+        stages.append(one_stage(part.strip(), index) if isinstance(part, str) else copy(part))
+        stages[-1].stage_index = index
+    return check_stages(stages, "|".join(part if isinstance(part, str) else part.name for part in parts), channels)
 
 
 def check_stages(stages: list[Stage], text: str, channels: int = 3) -> list[Stage]:

@@ -229,6 +229,8 @@ class RandAugment(Pixels):
     `fill`: colour of what comes from outside the image; ImageNet's mean, as timm's training script has it.
     """
 
+    replaces = ("RandAugment", "AutoAugment", "TrivialAugmentWide")
+
     def __init__(self, config: str = "rand-m9-mstd0.5-inc1", interpolation: str = "random", fill=(124, 116, 104)):
         parts = parse_config(config)
         if interpolation not in _METHODS:

@@ -56,6 +56,8 @@ class Rrc(Crop):
     'bilinear' or 'bicubic' as Pillow does, 'random' one of the latter two for each sample (timm's).
     """
 
+    replaces = ("RandomResizedCrop",)
+
     def __init__(
         self, size: int | tuple[int, int], scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation: str = "area"
     ):

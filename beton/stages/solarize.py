@@ -26,6 +26,7 @@ def _solarize(images, keys, stage, threshold, p):
 class Solarize(Pixels):
     """Invert the values from `threshold` upwards (256: none), in each image with probability `p`."""
 
+    replaces = ("RandomSolarize", "Solarize")
     keeps_places = True
 
     def __init__(self, threshold: int = 128, p: float = 1.0):

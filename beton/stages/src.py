@@ -28,6 +28,8 @@ class Src(Crop):
     None for the image's own, mirrored. `interpolation`: 'bilinear' or 'bicubic', as Pillow resizes.
     """
 
+    replaces = ("RandomCrop",)
+
     def __init__(
         self,
         size: int | tuple[int, int],

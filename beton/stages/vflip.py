@@ -30,6 +30,8 @@ def _flip(rows, chosen):
 class VFlip(TopBottom):
     """Mirror each image top-bottom with probability `p`."""
 
+    replaces = ("RandomVerticalFlip", "VerticalFlip")
+
     def __init__(self, p: float = 0.5):
         check_number("p", p, 0, 1)
         self.p = float(p)

@@ -6,6 +6,7 @@ import torch
 
 from beton.loading.base import Pipeline
 from beton.loading.task import Task
+from beton.plugins import load_file
 from pipelines import open_pipeline
 from runtime.launch import Rank
 from runtime.training.precision import Precision
@@ -18,6 +19,8 @@ class Data:
         self._settings = settings
         self._training: Pipeline | None = None
         data = settings.data
+        for path in data.plugins.split(",") if data.plugins else []:
+            load_file(path)
         self._task = Task(
             dataset=data.train_dataset,
             stages={},

@@ -57,6 +57,7 @@ def add_data(config: Config) -> None:
             default="raise",
         ),
         verify=Param(BOOL, "compare every sample that is read with its checksum", default=0),
+        plugins=Param(PATHS, "Python files with stages of your own (@beton.stage), with commas"),
         train_stages=Param(STR, "stages for training; {res} is the resolution", default="rrc({res})|flip|normalize"),
         val_stages=Param(
             STR, "stages for validation; {ratio} is the crop ratio", default="center({res}, ratio={ratio})|normalize"

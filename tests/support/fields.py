@@ -50,7 +50,7 @@ def sides(draw: random.Random) -> tuple[int, ...]:
 
 def column(draw: random.Random, count: int):
     """A field, and `count` values for it."""
-    kind = draw.choice(["int", "float", "bytes", "text", "json", "image", *["array", "tensor"] * 3, "words"])
+    kind = draw.choice(["int", "float", "bytes", "text", "json", "image", "mask", *["array", "tensor"] * 3, "words"])
     if kind in ("array", "tensor"):
         make, dtype = (array, draw.choice(NUMPY)) if kind == "array" else (tensor, draw.choice(TORCH))
         shape = tuple(None if draw.randint(0, 3) == 0 else side for side in sides(draw))
@@ -64,6 +64,7 @@ def column(draw: random.Random, count: int):
         "text": lambda: text(draw),
         "json": lambda: tree(draw),
         "image": lambda: array(draw, "uint8", (draw.randint(1, 9), draw.randint(1, 9), 3)),
+        "mask": lambda: array(draw, "uint8", (draw.randint(1, 9), draw.randint(1, 9))) // draw.choice([1, 200]),
         "words": lambda: np.array([text(draw).replace("\0", "")[:3] for _ in range(2)], "<U3"),
     }[kind]
     more = {"image": ("raw",), "words": ("<U3", (2,))}.get(kind, ())
@@ -80,14 +81,14 @@ def field_set(draw: random.Random) -> tuple[dict, list[dict]]:
 
 def stages(drawn: dict) -> dict[str, str]:
     """Keywords of a Loader with which it gives all fields as they are."""
-    return {name: "center(8)" for name, field in drawn.items() if isinstance(field, fields.Image)}
+    sizes = {fields.Image: "center(8)", fields.Mask: "center(11)"}
+    return {name: sizes[type(field)] for name, field in drawn.items() if type(field) in sizes}
 
 
 def rows(batch) -> list[dict]:
-    """The samples of a batch, without its images."""
-    columns = {
-        n: c for n, c in batch._asdict().items() if not (isinstance(c, torch.Tensor) and c.shape[1:] == (3, 8, 8))
-    }
+    """The samples of a batch, without its images and masks."""
+    cut = ((3, 8, 8), (11, 11))
+    columns = {n: c for n, c in batch._asdict().items() if not (isinstance(c, torch.Tensor) and c.shape[1:] in cut)}
     count = len(next(iter(batch)))
     return [{name: column[row] for name, column in columns.items()} for row in range(count)]
 

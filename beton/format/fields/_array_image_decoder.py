@@ -36,8 +36,9 @@ class ArrayImageDecoder(Decoder):
         for stage in rest:
             if not stage.any_pixels:
                 known = "rrc, center, src, flip, vflip, translate and normalize"
-                which = type(stage).__module__.rpartition(".")[2]
-                raise UserError(f"'{which}' is for photos, and the field '{name}' holds arrays", f"give it {known}")
+                raise UserError(
+                    f"'{stage.name}' is for photos, and the field '{name}' holds arrays", f"give it {known}"
+                )
         self._pixels = [stage for stage in rest if isinstance(stage, Pixels)]
         self._normalize = next((stage for stage in rest if isinstance(stage, Normalize)), None)
         self._scales = self._normalize and self._normalize.scales_and_shifts(self.channels, UNITS[field.dtype])

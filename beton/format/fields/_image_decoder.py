@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import torch
 
 from beton.errors import UserError
 from beton.format.fields._image_output import Output
+from beton.format.fields._share import Share
 from beton.format.fields.base import Decoder
 from beton.format.modes import by_code
 from beton.kernels import CODES, DECODE_WHOLE, MOST_VIEWS, close_scratch, crop_all, open_scratch
@@ -39,6 +41,8 @@ class ImageDecoder(Decoder):
         self._sides = column.field.sides(column.records)
         self.buffers = [(output.shape, output.dtype) for output in outputs]
         self.on_device = outputs[0].on_device
+        self._callables = [stage for output in dict.fromkeys(outputs) for stage in output.callables]
+        self._share = Share(column.name, self._callables) if self._callables else None
 
     @property
     def description(self) -> str:
@@ -59,6 +63,14 @@ class ImageDecoder(Decoder):
 
     def fill(self, worker: _Worker, samples: np.ndarray, keys: np.ndarray, *targets: np.ndarray) -> None:
         """Run all stages for a few samples, each output into its target. Raises DamagedSample."""
+        if self._share is None:
+            return self._fill(worker, samples, keys, targets)
+        started, before = time.perf_counter(), [stage.seconds for stage in self._callables]
+        self._fill(worker, samples, keys, targets)
+        own = [stage.seconds - was for stage, was in zip(self._callables, before, strict=True)]
+        return self._share.add(len(samples), time.perf_counter() - started, own)
+
+    def _fill(self, worker: _Worker, samples: np.ndarray, keys: np.ndarray, targets: tuple[np.ndarray, ...]) -> None:
         own_keys = [self.keys_of(number, keys) for number in range(len(targets))]
         places, images = np.empty((len(samples), len(targets), 12), np.int64), []
         for number, (output, target, room) in enumerate(zip(self._outputs, targets, worker.rooms, strict=True)):
@@ -149,7 +161,7 @@ def _checked(name: str, given) -> tuple[str, int]:
     """Stages and count of a view; raises UserError."""
     if isinstance(given, (tuple, list)) and len(given) == 2:
         stages, count = given
-        if isinstance(stages, str) and isinstance(count, int) and not isinstance(count, bool) and count > 0:
+        if isinstance(stages, (str, tuple)) and isinstance(count, int) and not isinstance(count, bool) and count > 0:
             return stages, count
     what = f"the view '{name}' is {given!r}, not (stages, how many)"
     raise UserError(what, "give, e.g., views={'global': ('rrc(224)|flip|normalize', 2)}")

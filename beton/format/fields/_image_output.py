@@ -7,6 +7,7 @@ import torch
 
 from beton.kernels import View
 from beton.stages.base import Stage
+from beton.stages.callables import OnImage
 from beton.stages.plan import plan
 
 
@@ -20,6 +21,7 @@ class Output:
         self.in_place = self.plan.fused or self.plan.normalize is None  # the kernels write the rows themselves
         self._colours, self._scale_shift = tuple(self.plan.colours.tolist()), self.plan.scale_shift
         self._paints = [(stage, self.plan.number_of(stage.colour)) for stage in self.plan.paints]
+        self.callables = [stage for stage in stages if isinstance(stage, OnImage)]
         self.on_device = None
         if self.plan.on_device:
             self.on_device = lambda images: self.plan.on_device.on_device(images, dtype)

@@ -103,3 +103,11 @@ def test_normalize_on_the_device_copies_nothing_there_but_once():
     assert [name for name in found if "empty" not in name and "select" not in name and "unbind" not in name] == [
         "aten.addcmul.out"
     ]
+
+
+def test_each_kind_of_column_stays_what_it_is():
+    """Views are plain tuples, padded arrays named ones."""
+    one = torch.zeros(2)
+    assert module.mapped(lambda t: t + 1, (one, one))[1].tolist() == [1, 1]
+    assert module.mapped(lambda t: t + 1, Padded(one, one)).lengths.tolist() == [1, 1]
+    assert module.mapped(lambda t: t + 1, [one, "text"])[1] == "text"
