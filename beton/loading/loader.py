@@ -137,10 +137,15 @@ class Loader(Positioned):
                 for name in names
             ]
             self._columns = file.columns
-        self._names, self._shown = names, [*names, *["indices"] * self._with_indices]
+        self._shown = [*names, *["indices"] * self._with_indices]
         if "indices" in names and self._with_indices:
             raise UserError(f"{task.dataset} has a field 'indices' itself", "leave out `with_indices`")
         self.Batch = namedtuple("Batch", self._shown, rename=True)
+        # Behind the columns of a batch: what their last stages, on the device, need to know
+        with_companion = [number for number, decoder in enumerate(self._decoders) if decoder.companion]
+        self._companions = {number: len(self._shown) + place for place, number in enumerate(with_companion)}
+        self._decoders += [self._decoders[number].companion for number in with_companion]
+        self._names = names + [names[number] for number in with_companion]
         self._pages = self._mapped.pages()
         numbers = sum(math.prod(decoder.shape) for decoder in self._decoders)
         share = -(-task.batch_size // task.usable_workers)
@@ -157,7 +162,9 @@ class Loader(Positioned):
 
     def finish(self) -> list[Any]:
         """What the decoders leave to the device."""
-        return [decoder.on_device for decoder in self._decoders] + [None] * self._with_indices
+        decoders = self._decoders[: len(self._decoders) - len(self._companions)]
+        left = [(decoder.on_device, self._companions.get(number)) for number, decoder in enumerate(decoders)]
+        return left + [None] * self._with_indices
 
     def batch_of(self, columns: tuple) -> Any:
         """A named tuple, or a dict."""
@@ -286,12 +293,13 @@ class Loader(Positioned):
     def _hand_out(self, batch: _Batch) -> tuple:
         count = len(batch.samples)
         columns = zip(self._decoders, self._pools, batch.buffers, strict=True)
-        shown = tuple(decoder.to_batch(pool.hand_out(buffer, count)) for decoder, pool, buffer in columns)
+        made = tuple(decoder.to_batch(pool.hand_out(buffer, count)) for decoder, pool, buffer in columns)
         if not self._with_indices:
-            return shown
+            return made
         import torch
 
-        return *shown, torch.from_numpy(batch.samples)
+        shown = len(made) - len(self._companions)
+        return *made[:shown], torch.from_numpy(batch.samples), *made[shown:]
 
     # In the threads
 

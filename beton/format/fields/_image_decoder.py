@@ -35,7 +35,16 @@ class ImageDecoder(Decoder):
         self._colours, self._scale_shift = self._plan.colours, self._plan.scale_shift
         self._paints = [(stage, self._plan.number_of(stage.colour)) for stage in self._plan.paints]
         if self._plan.on_device:
-            self.on_device = lambda images: self._plan.on_device.on_device(images, dtype)
+            self.on_device = self._finish
+            self.companion = _Drawn(self._plan, self.shape) if self._plan.floats else None
+
+    def _finish(self, images: torch.Tensor, drawn: torch.Tensor | None = None) -> torch.Tensor:
+        """What is left for the device: normalize, and the stages behind it with what _Drawn has drawn for them."""
+        images, start = self._plan.on_device.on_device(images, self._plan.dtype), 0
+        for stage in self._plan.floats:
+            stage.on_device(images, drawn[:, start : start + stage.drawn])
+            start += stage.drawn
+        return images
 
     @property
     def description(self) -> str:
@@ -63,7 +72,7 @@ class ImageDecoder(Decoder):
             run.normalize.apply(images, target, run.dtype)
         for stage, colour in self._paints:
             stage.paint(target, keys, colour)
-        for stage in run.floats:
+        for stage in () if run.on_device else run.floats:
             stage.apply(target, keys, run.dtype)
 
     def _crop(self, scratch: int, samples: np.ndarray, keys: np.ndarray, target: np.ndarray) -> None:
@@ -104,6 +113,20 @@ class ImageDecoder(Decoder):
         if rows.dtype == torch.uint16:
             rows = rows.view(self._plan.dtype)
         return rows.permute(0, 3, 1, 2)
+
+
+class _Drawn(Decoder):
+    """What the stages that are left for the device draw for each image: a column that the device gets with it."""
+
+    dtype = np.dtype(np.int64)
+
+    def __init__(self, plan, image_shape: tuple[int, int, int]):
+        self._stages, self._size = plan.floats, image_shape[:2]
+        self.shape = (sum(stage.drawn for stage in self._stages),)
+
+    def fill(self, worker: None, samples: np.ndarray, keys: np.ndarray, target: np.ndarray) -> None:
+        """Draw for `samples`."""
+        np.concatenate([stage.draw(keys, *self._size) for stage in self._stages], axis=1, out=target)
 
 
 _RAW = next(code for code, mode in by_code().items() if mode.name == "raw")

@@ -155,12 +155,14 @@ class Decoder:
     """Makes the rows of a column's batches, in threads.
 
     `shape` and `dtype` are those of one row in the buffers: a dtype that torch has, or object for rows that are any
-    values of Python. `on_device`, where there is something left to do on the device, is a function of the tensor.
+    values of Python. `on_device`, where there is something left to do on the device, is a function of the tensor; and,
+    as `drawn`, of the rows (still on the host) of `companion`, a Decoder of what that needs to know, or None.
     """
 
     shape: tuple[int, ...] = ()
     dtype: np.dtype
     on_device: Any = None
+    companion: Decoder | None = None
 
     def open_worker(self, rows: int) -> Any:
         """What a thread needs for itself to fill at most `rows` at a time."""
