@@ -29,6 +29,21 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def cores_of_rank() -> int:
+    """This process's share of the cores, at least 1: as many processes as LOCAL_WORLD_SIZE says (torchrun) divide them.
+
+    They do not where each has been bound to cores of its own, other than its parent's.
+    """
+    local = os.environ.get("LOCAL_WORLD_SIZE", "")
+    if not local.isdecimal() or not hasattr(os, "sched_getaffinity"):
+        return cores()
+    try:
+        shared = os.sched_getaffinity(os.getppid()) == os.sched_getaffinity(0)
+    except OSError:  # the parent is gone
+        shared = True
+    return max(1, cores() // int(local)) if shared and int(local) else cores()
+
+
 def lock(file: IO) -> bool:
     """Lock an open file against other processes until it is closed; False where another one holds it.
 

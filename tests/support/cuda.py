@@ -84,9 +84,8 @@ def pretend(monkeypatch, lag: random.Random | None = None) -> Cuda:
         cuda.copying = False
 
     def copied(tensor, *given, **options):
-        return (
-            cuda.to(tensor) if lag and cuda.copying and options.get("non_blocking") else to(tensor, *given, **options)
-        )
+        lags = lag and cuda.copying and options.get("non_blocking")
+        return cuda.to(tensor) if lags else to(tensor, *given, **options)
 
     own = Stream("the consumer's")
     cuda.notes.clear()
