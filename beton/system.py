@@ -30,18 +30,18 @@ def cores() -> int:
 
 
 def cores_of_rank() -> int:
-    """This process's share of the cores, at least 1: as many processes as LOCAL_WORLD_SIZE says (torchrun) divide them.
+    """This process's share of the cores, at least 1, where torchrun has started LOCAL_WORLD_SIZE of them here.
 
-    They do not where each has been bound to cores of its own, other than its parent's.
+    They share the cores of their parent, and each may be bound to some of these, alone or with others.
     """
     local = os.environ.get("LOCAL_WORLD_SIZE", "")
-    if not local.isdecimal() or not hasattr(os, "sched_getaffinity"):
+    if not local.isdecimal() or not int(local):
         return cores()
-    try:
-        shared = os.sched_getaffinity(os.getppid()) == os.sched_getaffinity(0)
-    except OSError:  # the parent is gone
-        shared = True
-    return max(1, cores() // int(local)) if shared and int(local) else cores()
+    shared = cores()
+    if hasattr(os, "sched_getaffinity"):
+        with suppress(OSError):  # the parent is gone
+            shared = len(os.sched_getaffinity(os.getppid()))
+    return max(1, min(cores(), shared // int(local)))
 
 
 def lock(file: IO) -> bool:

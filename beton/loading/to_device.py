@@ -54,6 +54,7 @@ def to_device(batches, task, finish=None):
                 break
             coming = reader.submit(next, batches, None)
             in_flight.append(_copied(host, task, finish, stream))
+            del host  # held by what is in flight, and no longer
             if len(in_flight) > 1:
                 yield _hand_over(in_flight.popleft(), task, held)
         while in_flight:

@@ -94,8 +94,8 @@ def test_a_task_of_slurm_sees_its_own_gpu_only(monkeypatch):
         launch._device(settings, 3)
 
 
-def test_ranks_of_one_machine_share_its_cores_unless_each_is_bound_to_its_own(monkeypatch):
-    all_cores, own = set(range(16)), set(range(4))
+def test_ranks_of_one_machine_share_its_cores(monkeypatch):
+    all_cores = set(range(16))
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: all_cores)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     assert Task("", 8, workers=12).usable_workers == 12
@@ -104,5 +104,7 @@ def test_ranks_of_one_machine_share_its_cores_unless_each_is_bound_to_its_own(mo
     assert "4 threads (not 12" in Task("", 8, workers=12).describe_workers("threads")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
     assert Task("", 8, workers=12).usable_workers == 1
-    monkeypatch.setattr(os, "sched_getaffinity", lambda process: all_cores if process else own)
-    assert system.cores_of_rank() == 4
+    for bound, expected in ((range(2), 2), (range(8), 4)):  # alone, and with another one
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process, own=bound: all_cores if process else set(own))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+        assert system.cores_of_rank() == expected
