@@ -60,6 +60,17 @@ def test_batches_are_those_of_the_cpu(numbered, device, monkeypatch, stages, dty
 
 
 @pytest.mark.gpu
+def test_stock_ffcv_copies_to_the_gpu(numbered):
+    pytest.importorskip("ffcv")
+    given = {"stages": "center(24, ratio=0.875)|normalize", "shuffle": False, "drop_last": False}
+    expected = run_epoch("ffcv", numbered["beton"], **given)
+    found = run_epoch("ffcv", numbered["beton"], **given, device="cuda", dtype=torch.float16)
+    for (images, labels), (there, numbers) in zip(expected, found, strict=True):
+        assert torch.equal(numbers.cpu(), labels) and there.dtype == torch.float16
+        torch.testing.assert_close(there.cpu().float(), images, rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.gpu
 def test_memory_of_the_gpu_stays_the_same_from_the_second_epoch_on(numbered):
     reserved = []
     with open_pipeline("beton", task(numbered["beton"], "rrc(224)|flip|normalize", device="cuda")) as pipeline:
