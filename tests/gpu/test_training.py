@@ -13,7 +13,7 @@ from runtime.training.checkpoint import Position
 from runtime.training.precision import Precision
 from runtime.training.run import parallel
 from tests.support.scripts import forked, free_port, options, run_script
-from tests.support.steps import Batches, Over, recipe, train
+from tests.support.steps import Batches, Over, recipe, sums_of, train
 from tests.support.training import RESNET, VIT, Run, log_of
 
 rehearsed_slowly = pytest.mark.parametrize(
@@ -26,11 +26,12 @@ two_gpus = pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two G
 def test_twenty_steps_wait_for_nothing(device, optimizer):
     """fp16 with its scaler, clipping, accumulation, Mixup, MESA, a moving average."""
     parts = recipe("timm:test_vit", optimizer, device=device, precision="fp16" if device == "cuda" else "none")
-    train(parts, Batches(device))  # what is made at the first steps
+    train(parts, sums_of(Batches(device)))  # what is made at the first steps
+    sums = sums_of(Batches(device, (4,) * 20))
     if device == "cuda":
         torch.cuda.set_sync_debug_mode("error")
     try:
-        sums = train(parts, Batches(device, (4,) * 20))
+        train(parts, sums)
     finally:
         if device == "cuda":
             torch.cuda.set_sync_debug_mode("default")
@@ -40,7 +41,7 @@ def test_twenty_steps_wait_for_nothing(device, optimizer):
 def test_the_loss_falls_and_an_infinite_gradient_leaves_out_its_step(device):
     parts = recipe("timm:test_vit", "adamw", device=device, precision="fp16")
     parts.objective = lambda images, labels: nn.functional.cross_entropy(parts.model(images), labels)
-    losses = [train(parts, Batches(device, (6,) * 8)).mean_loss() for _ in range(3)]
+    losses = [train(parts, sums_of(Batches(device, (6,) * 8))).mean_loss() for _ in range(3)]
     assert losses[2] < losses[0]
     before, scale = [p.detach().clone() for p in parts.model.parameters()], parts.scaler.get_scale()
     parts.scaler.scale(sum(p.sum() for p in parts.model.parameters()) * torch.inf).backward()

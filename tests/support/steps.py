@@ -71,11 +71,15 @@ def recipe(arch, optimizer, spoil=lambda loss: loss, device=META, precision="non
     )  # fmt: skip
 
 
-def train(recipe, batches=None):
+def sums_of(batches):
+    """An epoch that begins. (To make it sends numbers to the device.)"""
+    return engine.EpochSums(Rank(0, 1, batches.device), batches, Position(1))
+
+
+def train(recipe, sums=None):
     """Train an epoch but for its end; returns its sums."""
     recipe.start_epoch(1, 0)
-    batches = batches or Batches()
-    sums = engine.EpochSums(Rank(0, 1, batches.device), batches, Position(1))
+    sums = sums or sums_of(Batches())
     with pytest.raises(Over):
         engine.train_epoch(recipe, sums, show_loss=True)
     return sums
