@@ -15,6 +15,7 @@ from beton.stages.base import Float, check_number, check_range
 _TRIES = 10
 _NOISE = 1 + 4 * _TRIES  # the draw that begins an image's noise
 _LEVELS = 1 << 16
+_ROWS = 64  # images erased at a time on a device: noise of 64 bits for each value takes 77 MB at 224 px
 MODES = ("const", "rand", "pixel")
 
 
@@ -113,6 +114,11 @@ class Erase(Float):
             return
         about = torch.cat([rows[:, None], drawn[rows]], 1)
         about = (about.pin_memory() if images.is_cuda else about).to(images.device, non_blocking=True)
+        for some in about.split(_ROWS):
+            self._erase(images, some)
+
+    def _erase(self, images: torch.Tensor, about: torch.Tensor) -> None:
+        """Erase in a few images; `about` (int64, n x 6, on their device) is the row of each, and what draw() says."""
         rows, (top, left, height, width, keys) = about[:, 0], about[:, 1:, None, None, None].unbind(1)
         y = torch.arange(images.shape[2], device=images.device)[:, None] - top
         x = torch.arange(images.shape[3], device=images.device) - left
