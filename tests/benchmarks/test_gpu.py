@@ -86,7 +86,7 @@ def test_without_a_gpu_it_says_so(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_a_rehearsal_on_the_cpu(tmp_path):
-    small = ["--bench.count=24", "--bench.batch_size=8", "--bench.epochs=2", "--bench.models_batch_size=4"]
+    small = ["--bench.count=16", "--bench.batch_size=8", "--bench.epochs=2", "--bench.models_batch_size=8"]
     small += ["--bench.steps=2", "--bench.max_resolution=64", "--bench.tests=tests/gpu/test_batches.py -k pixels"]
     done = run_script("benchmarks/gpu.py", f"--bench.out={tmp_path}/a.json", "--bench.device=cpu", *small, timeout=1200)
     assert done.returncode == 0, done.stderr
