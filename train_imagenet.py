@@ -12,7 +12,7 @@ label smoothing, BlurPool, flip test-time augmentation. Several GPUs: torchrun, 
 
 from runtime import preflight
 
-preflight.check("timm", "torchmetrics", "torchvision")
+preflight.check("timm", "torchvision")
 
 from fastargs import Config, Param, Section
 
@@ -87,10 +87,10 @@ def train(settings, rank) -> None:
     model = models.build(settings.model.arch, classes, settings.model.pretrained, training.use_blurpool)
     model = model.to(rank.device, memory_format=torch.channels_last)
     groups = optim.parameter_groups(model, training.weight_decay, training.bn_wd)
-    optimizer = optim.build(training.optimizer, groups, training.momentum)
+    optimizer = optim.build(training.optimizer, groups, training.momentum, fused=rank.device.type == "cuda")
     scaler = precision.scaler()
     start = resume.load_state(settings, rank, model, optimizer, scaler)
-    network = parallel(model, training.compile, rank)
+    network = parallel(model, training, rank)
     loss = torch.nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
 
     recipe = engine.Recipe(

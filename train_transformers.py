@@ -12,7 +12,7 @@ the weights, distillation, MESA; the recipe selects among them. Several GPUs: to
 
 from runtime import preflight
 
-preflight.check("timm", "torchmetrics", "torchvision")
+preflight.check("timm", "torchvision")
 
 from fastargs import Config, Param, Section
 
@@ -125,10 +125,12 @@ def train(settings, rank) -> None:
     # Before the first step: some models cannot be copied after it
     average = ModelEmaV3(model, decay=training.ema) if training.ema is not None else None
     groups = optim.parameter_groups(model, training.weight_decay, training.bn_wd, settings.lr.layer_decay)
-    optimizer = optim.build(training.optimizer, groups, training.momentum, training.eps)
+    optimizer = optim.build(
+        training.optimizer, groups, training.momentum, training.eps, fused=rank.device.type == "cuda"
+    )
     scaler = precision.scaler()
     start = resume.load_state(settings, rank, model, optimizer, scaler, average)
-    network = parallel(model, training.compile, rank)
+    network = parallel(model, training, rank)
     average_model = average.module if average is not None else None
     teacher = losses.open_teacher(settings, classes, rank.device)
     objective = losses.Objective(settings, classes, network, average_model, teacher, rank.rank)

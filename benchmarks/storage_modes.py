@@ -12,7 +12,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from runtime import preflight
 
-preflight.check("timm", "torchmetrics", "torchvision")
+preflight.check("timm", "torchvision")
 
 import json
 import os

@@ -29,6 +29,21 @@ def cores() -> int:
     return os.cpu_count() or 1
 
 
+def cores_of_rank() -> int:
+    """This process's share of the cores, at least 1, where torchrun has started LOCAL_WORLD_SIZE of them here.
+
+    They share the cores of their parent, and each may be bound to some of these, alone or with others.
+    """
+    local = os.environ.get("LOCAL_WORLD_SIZE", "")
+    if not local.isdecimal() or not int(local):
+        return cores()
+    shared = cores()
+    if hasattr(os, "sched_getaffinity"):
+        with suppress(OSError):  # the parent is gone
+            shared = len(os.sched_getaffinity(os.getppid()))
+    return max(1, min(cores(), shared // int(local)))
+
+
 def lock(file: IO) -> bool:
     """Lock an open file against other processes until it is closed; False where another one holds it.
 

@@ -6,6 +6,8 @@ What the other pipelines promise and this one does not, because FFCV does not:
 - The order follows the seed and the epoch, crops and flips do not.
 - A JPEG that cannot be decoded is no error: the pixels of another photo come with its label.
 - FFCV sets torch's number of threads to the number of workers.
+On a GPU it copies pixels with FFCV's ToDevice, as ffcv-imagenet does, on FFCV's streams; they are normalised there by
+torch, as FFCV's own way needs cupy.
 Where an operation fails, FFCV prints a traceback and waits for ever; that much is made an exception here.
 """
 
@@ -43,9 +45,9 @@ def _check(task: Task) -> None:
     if task.world_size > 1:
         # Its distributed mode repeats samples to fill up the ranks, and has no order for large files
         raise UserError("the pipeline 'ffcv' reads for one process only", _INSTEAD)
-    if torch.device(task.device).type != "cpu":
-        raise UserError("the pipeline 'ffcv' gives batches on the host only", _INSTEAD)
-    if task.float_dtype != torch.float32:
+    if torch.device(task.device).type not in ("cpu", "cuda"):
+        raise UserError(f"the pipeline 'ffcv' cannot copy to {task.device}", _INSTEAD)
+    if task.float_dtype != torch.float32 and torch.device(task.device).type == "cpu":
         raise UserError(f"the pipeline 'ffcv' gives float32 or uint8, not {task.dtype}", _INSTEAD)
     for stage in parse(task.stages["image"]):
         if not isinstance(stage, (Rrc, Center, Flip, Translate, Cutout, Normalize)):
@@ -55,11 +57,11 @@ def _check(task: Task) -> None:
             raise UserError(f"FFCV has no interpolation '{stage.interpolation}'", f"set 'area', or {_INSTEAD}")
 
 
-def _operations(text: str, sizes: set[tuple[int, int]]) -> list:
+def _operations(text: str, sizes: set[tuple[int, int]], device=None) -> list:
     """FFCV's operations for the stages, in the only order that works on a CPU: normalised before ToTensor.
 
-    `sizes`: height and width of the photos. Where all are what a stage makes of them, FFCV's decoder that resizes
-    nothing is the fastest.
+    `device`: where the pixels are copied, and not normalised; None to leave them on the host. `sizes`: height and width
+    of the photos. Where all are what a stage makes of them, FFCV's decoder that resizes nothing is the fastest.
     """
     from ffcv.fields.rgb_image import (
         CenterCropRGBImageDecoder,
@@ -67,7 +69,7 @@ def _operations(text: str, sizes: set[tuple[int, int]]) -> list:
         SimpleRGBImageDecoder,
     )
     from ffcv.transforms import Cutout as StockCutout
-    from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, RandomTranslate, ToTensor, ToTorchImage
+    from ffcv.transforms import NormalizeImage, RandomHorizontalFlip, RandomTranslate, ToDevice, ToTensor, ToTorchImage
 
     found = []
     for stage in parse(text):
@@ -83,9 +85,10 @@ def _operations(text: str, sizes: set[tuple[int, int]]) -> list:
             found.append(RandomTranslate(stage.padding, stage.fill))
         elif isinstance(stage, Cutout):
             found.append(StockCutout(stage.size, stage.colour))
-        else:
+        elif device is None:
             found.append(NormalizeImage(np.array(stage.mean) * 255, np.array(stage.std) * 255, np.float32))
-    return [*found, ToTensor(), ToTorchImage(channels_last=True)]
+    copy = [] if device is None else [ToDevice(device, non_blocking=True)]
+    return [*found, ToTensor(), *copy, ToTorchImage(channels_last=True)]
 
 
 class Ffcv(Pipeline):
@@ -107,20 +110,36 @@ class Ffcv(Pipeline):
             self.num_samples, self.classes, fields = len(file), class_names(file), list(file.columns)
             records = file.columns["image"].records
             sizes = set(map(tuple, np.unique(np.stack([records["height"], records["width"]], axis=1), axis=0).tolist()))
-        self._stock = self._open_stock(fields, _operations(self.task.stages["image"], sizes))
+        self._device = self._copies_to()
+        normalize = [stage for stage in parse(self.task.stages["image"]) if isinstance(stage, Normalize)]
+        self._normalize = normalize[0] if normalize and self._device is not None else None
+        self._stock = self._open_stock(fields, _operations(self.task.stages["image"], sizes, self._device))
+
+    def _copies_to(self):
+        """The torch device that FFCV copies to, None for the host."""
+        import torch
+
+        device = torch.device(self.task.device)
+        return None if device.type == "cpu" else device
+
+    @property
+    def on_gpu(self) -> bool:
+        """Nothing is left to copy: FFCV does it itself."""
+        return False
 
     def _open_stock(self, fields: list[str], operations: list):
         """FFCV's Loader; it yields the fields in the file's order, so images and labels are told by their position."""
         from ffcv.fields.basics import IntDecoder
         from ffcv.loader import Loader as StockLoader
         from ffcv.loader import OrderOption
-        from ffcv.transforms import ToTensor
+        from ffcv.transforms import ToDevice, ToTensor
 
         task, order = self.task, OrderOption.SEQUENTIAL
         if task.shuffle:
             order = OrderOption.RANDOM if task.in_memory else OrderOption.QUASI_RANDOM
         pipelines = dict.fromkeys(fields)  # None: not read
-        pipelines |= {"image": operations, "label": [IntDecoder(), ToTensor()]}
+        copy = [] if self._device is None else [ToDevice(self._device, non_blocking=True)]
+        pipelines |= {"image": operations, "label": [IntDecoder(), ToTensor(), *copy]}
         self._image_first = fields.index("image") < fields.index("label")
         return StockLoader(
             task.dataset,
@@ -150,6 +169,8 @@ class Ffcv(Pipeline):
                 taken += 1
                 if taken > start:
                     images, labels = (first, second) if self._image_first else (second, first)
+                    if self._normalize is not None:
+                        images = self._normalize.on_device(images, self.task.float_dtype)
                     yield images, labels.view(-1)
             if taken < len(self):
                 raise RuntimeError(f"FFCV failed in batch {taken + 1} of {self.task.dataset}; it has said why above")

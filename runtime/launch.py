@@ -120,6 +120,7 @@ def _check_address(address: str, port: int) -> None:
 
 
 def _child(rank: int, function: Callable, settings, world_size: int, names: Mapping[str, str]) -> None:
+    os.environ["LOCAL_WORLD_SIZE"] = str(world_size)  # as torchrun says it
     try:
         _run_rank(function, settings, rank, rank, world_size, names)
     except UserError as error:
@@ -131,9 +132,7 @@ def _run_rank(
 ) -> None:
     device = _device(settings, local_rank)
     if device.type == "cpu":
-        # The processes of one machine share its cores
-        local = int(os.environ.get("LOCAL_WORLD_SIZE", world_size))
-        torch.set_num_threads(max(1, system.cores() // local))
+        torch.set_num_threads(system.cores_of_rank())
     # gloo for what the ranks exchange between steps, so that none waits for its GPU
     backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backends, rank=rank, world_size=world_size)
@@ -142,9 +141,8 @@ def _run_rank(
             function(settings, Rank(rank, world_size, device))
     except Exception as error:  # noqa: BLE001  told, and the process ends
         _leave(error, names)
-    except SystemExit:  # after a signal all ranks come here together
-        dist.destroy_process_group()
-        raise
+    except SystemExit as end:  # after a signal; peers may wait for this rank, in NCCL for ever
+        _end(end.code)
     dist.destroy_process_group()
 
 
@@ -159,9 +157,13 @@ def _leave(error: Exception, names: Mapping[str, str]) -> None:
         print(f"error: {one_line(error, names)}", file=sys.stderr)
     else:
         traceback.print_exception(error)
+    _end(2 if isinstance(error, UserError) else 1)
+
+
+def _end(status: int) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
-    os._exit(2 if isinstance(error, UserError) else 1)
+    os._exit(status)
 
 
 @contextlib.contextmanager

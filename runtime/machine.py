@@ -7,7 +7,7 @@ from pathlib import Path
 from beton import system
 
 _PACKAGES = (
-    "ffcv", "fastargs", "numba", "numpy", "opencv-python", "pillow", "timm", "torch", "torchmetrics", "torchvision",
+    "ffcv", "fastargs", "numba", "numpy", "opencv-python", "pillow", "timm", "torch", "torchvision",
 )  # fmt: skip
 
 

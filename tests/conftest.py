@@ -1,6 +1,11 @@
 """Options of the tests, and the photos and betons that many of them read."""
 
 import os
+import sys
+
+# Before torch is imported. pytest-xdist's workers inherit it
+if "--gpu" not in sys.argv and "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests of the CPU must not find a GPU
 
 import cv2
 import pytest
@@ -17,12 +22,24 @@ if "PYTEST_XDIST_WORKER" in os.environ:
 
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="run the slow tests too")
+    parser.addoption("--gpu", action="store_true", help="run the tests of a GPU, and no others")
+
+
+def pytest_configure(config):
+    if config.getoption("--gpu") and not torch.cuda.is_available():
+        why = f"torch {torch.__version__} finds none"
+        pytest.exit(f"the tests of a GPU need one, and {why}; run them on a machine that has one", returncode=2)
 
 
 def pytest_collection_modifyitems(config, items):
+    wanted = config.getoption("--gpu")
+    of_a_gpu = [item for item in items if item.get_closest_marker("gpu")]
+    others = [item for item in items if not item.get_closest_marker("gpu")]
+    items[:], left = (of_a_gpu, others) if wanted else (others, of_a_gpu)
+    config.hook.pytest_deselected(items=left)
     if not config.getoption("--slow"):
         for item in items:
-            if "slow" in item.keywords:
+            if item.get_closest_marker("slow"):
                 item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
 
 

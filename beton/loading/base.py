@@ -77,7 +77,7 @@ class Pipeline:
         return None
 
     def finish(self) -> list[Any] | None:
-        """What is left to do on a GPU for each column: a function of the tensor, or None."""
+        """What is left to do on a GPU for each column of a batch (to_device.py); None for nothing."""
         return None
 
     def batch_of(self, columns: tuple) -> Any:

@@ -163,19 +163,23 @@ class Columns:
     """
 
     def __init__(self, path: str, decoders: dict[str, Decoder], batch_size: int, pinned: bool):
-        self._path, self.fields, self.decoders = path, list(decoders), list(decoders.values())
         self.names = [name for key, decoder in decoders.items() for name in decoder.columns or (key,)]
+        # Behind the columns of a batch: what their last stages, on the device, need to know
+        behind = {key: decoder.companion for key, decoder in decoders.items() if decoder.companion}
+        self._path, self._shown, self._behind = path, list(decoders.values()), list(behind)
+        self.fields, self.decoders = [*decoders, *behind], [*self._shown, *behind.values()]
         shapes = [shape for decoder in self.decoders for shape in decoder.buffers]
         self.numbers = sum(math.prod(shape) for shape, _ in shapes)
         self._pools = [BufferPool((batch_size, *shape), dtype, pinned) for shape, dtype in shapes]
 
-    @property
-    def on_device(self) -> list[Any]:
-        """What is left to do on the device for each column."""
+    def left(self, more: int) -> list[Any]:
+        """What is left to do on the device for each column, as to_device() takes it; there are so many columns more."""
         found = []
-        for decoder in self.decoders:
-            found += [decoder.on_device] if decoder.columns is None else decoder.on_device
-        return found
+        for name, decoder in zip(self.fields, self._shown, strict=False):
+            place = len(self.names) + more + self._behind.index(name) if name in self._behind else None
+            functions = [decoder.on_device] if decoder.columns is None else decoder.on_device
+            found += [(function, place) for function in functions]
+        return found + [None] * more
 
     @property
     def descriptions(self) -> list[str]:
@@ -197,14 +201,15 @@ class Columns:
         for pool, buffer in zip(self._pools, buffers, strict=True):
             pool.give_back(buffer)
 
-    def hand_out(self, buffers: list[np.ndarray], count: int) -> tuple:
-        """The columns of a batch of so many samples; the buffers return when nobody uses these any more."""
+    def hand_out(self, buffers: list[np.ndarray], count: int) -> tuple[tuple, tuple]:
+        """The columns of a batch of so many samples, and what is behind them; the buffers return when nobody uses these
+        any more."""
         rows = iter([pool.hand_out(buffer, count) for pool, buffer in zip(self._pools, buffers, strict=True)])
         shown = []
         for decoder in self.decoders:
             made = decoder.to_batch(*[next(rows) for _ in decoder.buffers])
             shown += [made] if decoder.columns is None else made
-        return tuple(shown)
+        return tuple(shown[: len(self.names)]), tuple(shown[len(self.names) :])
 
     def fill(self, workers: list, samples: np.ndarray, keys: np.ndarray, buffers: list[np.ndarray]) -> None:
         """Write samples into parts of the buffers of a batch, in a thread. Raises DamagedSample."""

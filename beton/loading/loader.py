@@ -156,7 +156,7 @@ class Loader(Positioned):
 
     def finish(self) -> list[Any]:
         """What the decoders leave to the device."""
-        return self._columns.on_device + [None] * self._with_indices
+        return self._columns.left(int(self._with_indices))
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple]:
         made = super()._batches(epoch, start)
@@ -286,12 +286,12 @@ class Loader(Positioned):
         self._columns.give_back(batch.buffers)
 
     def _hand_out(self, batch: Batch) -> tuple:
-        shown = self._columns.hand_out(batch.buffers, len(batch.samples))
+        shown, behind = self._columns.hand_out(batch.buffers, len(batch.samples))
         if not self._with_indices:
-            return shown
+            return shown + behind
         import torch
 
-        return *shown, torch.from_numpy(batch.samples)
+        return *shown, torch.from_numpy(batch.samples), *behind
 
     # In the threads
 

@@ -114,8 +114,8 @@ class Task:
 
     @property
     def usable_workers(self) -> int:
-        """`workers`, but no more than there are cores for this process."""
-        return max(1, min(self.workers, system.cores()))
+        """`workers`, but no more than there are cores for this process, or its share of them beside other ranks."""
+        return max(1, min(self.workers, system.cores_of_rank()))
 
     def describe_workers(self, kind: str) -> str:
         """E.g. "2 threads (not 12: there are no more cores)", for the log."""

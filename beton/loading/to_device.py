@@ -2,6 +2,7 @@
 
 import functools
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -32,54 +33,74 @@ def tensors_of(column) -> list:
 
 
 def to_device(batches, task, finish=None):
-    """Generator of the batches (tuples of tensors) on task.device, one copied ahead.
+    """Generator of the batches (tuples of tensors) on task.device, copied one ahead if the next host batch is there.
 
-    A column is a tensor, a list or a tuple of such, or what stays on the host. `finish`: for each column a function
-    that does on the device what is left to do (normalize), or None; without it, floats get the type of the task. A host
-    batch is held until its copy has ended.
+    A column is a tensor, a list or a tuple of such, or what stays on the host. `finish`: for each column None, or a
+    pair: a function that does on the device what is left to do (normalize), or None; and the place of a further column
+    whose rows on the host that function gets as `drawn`, or None. Further columns are not yielded. Without `finish`
+    floats get the type of the task. A host batch is held until its copy has ended.
     """
     stream = _stream(str(task.device))
+    # Host batches are waited for in a thread, so that one that is copied already is handed over meanwhile
+    reader = ThreadPoolExecutor(1, thread_name_prefix="beton-to-device")
     in_flight: deque[tuple] = deque()
-
-    def on_device(tensor, left):
-        tensor = tensor.to(task.device, non_blocking=True)
-        if left is not None and tensor.dtype == torch.uint8:
-            tensor = left(tensor)
-        elif finish is None and tensor.is_floating_point():
-            tensor = tensor.to(task.float_dtype)
-        return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
-
-    def copy(host):
-        tensors, left = [None] * len(host), finish or [None] * len(host)
-        with torch.cuda.stream(stream):
-            # Labels first: they would wait behind the images
-            for place in sorted(range(len(host)), key=lambda place: sum(t.nbytes for t in tensors_of(host[place]))):
-                tensors[place] = mapped(lambda tensor, left=left[place]: on_device(tensor, left), host[place])
-            copied = torch.cuda.Event()
-            copied.record(stream)
-        return tensors, copied, host
-
-    def hand_over(entry):
-        tensors, copied, _ = entry
-        now = torch.cuda.current_stream(task.device)
-        now.wait_event(copied)
-        for column in tensors:
-            for tensor in tensors_of(column):
-                # The allocator must not give this memory away while the consumer's stream still uses it
-                tensor.record_stream(now)
-        held.append(entry[1:])
-        while held and held[0][0].query():
-            held.popleft()
-        return tensors
-
     held: deque[tuple] = deque()
     try:
-        for host in batches:
-            in_flight.append(copy(host))
+        coming = reader.submit(next, batches, None)
+        while True:
+            if in_flight and not coming.done():
+                yield _hand_over(in_flight.popleft(), task, held)
+            host = coming.result()
+            if host is None:
+                break
+            coming = reader.submit(next, batches, None)
+            in_flight.append(_copied(host, task, finish, stream))
+            del host  # held by what is in flight, and no longer
             if len(in_flight) > 1:
-                yield hand_over(in_flight.popleft())
+                yield _hand_over(in_flight.popleft(), task, held)
         while in_flight:
-            yield hand_over(in_flight.popleft())
+            yield _hand_over(in_flight.popleft(), task, held)
     finally:
+        reader.shutdown()
         stream.synchronize()
         batches.close()
+
+
+def _copied(host: tuple, task, finish, stream) -> tuple:
+    """(the batch on the device, the event of its copy, what that needs on the host)."""
+    count = len(host) if finish is None else len(finish)
+    columns: list = [None] * count
+    with torch.cuda.stream(stream):
+        # Labels first: they would wait behind the images
+        for place in sorted(range(count), key=lambda place: sum(t.nbytes for t in tensors_of(host[place]))):
+            function, companion = (finish[place] if finish else None) or (None, None)
+            if function is not None and companion is not None:
+                function = functools.partial(function, drawn=host[companion])
+            copy = functools.partial(_on_device, task=task, function=function, as_task=finish is None)
+            columns[place] = mapped(copy, host[place])
+        copied = torch.cuda.Event()
+        copied.record(stream)
+    return columns, copied, host
+
+
+def _on_device(tensor: torch.Tensor, task, function, as_task: bool) -> torch.Tensor:
+    tensor = tensor.to(task.device, non_blocking=True)
+    if function is not None and tensor.dtype == torch.uint8:
+        tensor = function(tensor)
+    elif as_task and tensor.is_floating_point():
+        tensor = tensor.to(task.float_dtype)
+    return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def _hand_over(entry: tuple, task, held: deque) -> list:
+    """The columns, once the consumer's stream waits for their copy; the host's are `held` until that has ended."""
+    columns, copied, _ = entry
+    now = torch.cuda.current_stream(task.device)
+    now.wait_event(copied)
+    for tensor in (tensor for column in columns for tensor in tensors_of(column)):
+        # The allocator must not give this memory away while the consumer's stream still uses it
+        tensor.record_stream(now)
+    held.append(entry[1:])
+    while held and held[0][0].query():
+        held.popleft()
+    return columns

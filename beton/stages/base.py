@@ -188,10 +188,25 @@ class Float(Stage):
     """Changes normalised images in place. Any number of them, after the stage that normalises."""
 
     keeps_places = True
+    drawn: ClassVar[int] = 0
 
     def apply(self, numbers: np.ndarray, keys: np.ndarray, dtype: Any) -> None:
         """Change numbers (n x H x W x 3; float32, or the bits, uint16, of a 16-bit torch dtype) in place."""
         raise NotImplementedError
+
+    def draw(self, keys: np.ndarray, height: int, width: int) -> np.ndarray:
+        """What on_device needs to know of each image: int64, n x `drawn`."""
+        raise NotImplementedError
+
+    def on_device(self, images: Any, drawn: Any) -> None:
+        """The same in place for a tensor (N x 3 x H x W, channels_last) on its device; `drawn` (int64, N x `drawn`) is
+        in the host's memory, page-locked. A stage without this runs in the threads, and normalize before it."""
+        raise NotImplementedError
+
+    @property
+    def runs_on_device(self) -> bool:
+        """Whether it has on_device."""
+        return type(self).on_device is not Float.on_device
 
 
 KINDS = (Crop, Pixels, Normalize, Float)  # in the order in which they may stand

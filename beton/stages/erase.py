@@ -9,11 +9,13 @@ import torch
 
 from beton.kernels.jit import jit
 from beton.rng import bits, uniform
+from beton.rng_torch import uniform_16_bits
 from beton.stages.base import Float, check_number, check_range
 
 _TRIES = 10
 _NOISE = 1 + 4 * _TRIES  # the draw that begins an image's noise
 _LEVELS = 1 << 16
+_ROWS = 64  # images erased at a time on a device: noise of 64 bits for each value takes 77 MB at 224 px
 MODES = ("const", "rand", "pixel")
 
 
@@ -34,6 +36,14 @@ def _boxes(keys, stage, p, height, width, scale, log_ratio):
                 boxes[n, 2], boxes[n, 3] = h, w
                 break
     return boxes
+
+
+@jit
+def _noise_keys(keys, stage):
+    found = np.empty(len(keys), np.uint64)
+    for n in range(len(keys)):
+        found[n] = bits(keys[n], stage, _NOISE)
+    return found
 
 
 @jit
@@ -67,7 +77,7 @@ class Erase(Float):
         check_range("ratio", ratio, 1e-3, 1e3)
         self.p, self.mode = float(p), mode
         self.scale, self.ratio = tuple(map(float, scale)), tuple(map(float, ratio))
-        self._tables = {}
+        self._tables, self._on_device = {}, {}
 
     def table(self, dtype: torch.dtype) -> np.ndarray:
         """What is filled in for 16 random bits: quantiles of the normal distribution (within 4.3), or zeros.
@@ -91,6 +101,44 @@ class Erase(Float):
         """Erase in place in numbers (n x H x W x 3): float32, or uint16 bits of `dtype`."""
         boxes = self.boxes(keys, *numbers.shape[1:3])
         _fill(numbers, keys, self.stage_index, boxes, self.table(dtype), self.mode != "pixel")
+
+    drawn = 5
+
+    def draw(self, keys: np.ndarray, height: int, width: int) -> np.ndarray:
+        """Rectangles as boxes() has them, and behind them the key (its bits) of the noise: int64, n x 5."""
+        noise = _noise_keys(keys, self.stage_index).view(np.int64)
+        return np.column_stack([self.boxes(keys, height, width), noise])
+
+    def on_device(self, images: torch.Tensor, drawn: torch.Tensor) -> None:
+        """Erase in place in images (N x 3 x H x W), to the same numbers as apply(); waits for nothing."""
+        rows = drawn[:, 2].nonzero()[:, 0]  # on the host
+        if not len(rows):
+            return
+        about = torch.cat([rows[:, None], drawn[rows]], 1)
+        about = (about.pin_memory() if images.is_cuda else about).to(images.device, non_blocking=True)
+        for some in about.split(_ROWS):
+            self._erase(images, some)
+
+    def _erase(self, images: torch.Tensor, about: torch.Tensor) -> None:
+        """Erase in a few images; `about` (int64, n x 6, on their device) is the row of each, and what draw() says."""
+        rows, (top, left, height, width, keys) = about[:, 0], about[:, 1:, None, None, None].unbind(1)
+        y = torch.arange(images.shape[2], device=images.device)[:, None] - top
+        x = torch.arange(images.shape[3], device=images.device) - left
+        inside = (y >= 0) & (y < height) & (x >= 0) & (x < width)
+        noise = 0.0
+        if self.mode != "const":
+            channels = torch.arange(3, device=images.device)[:, None, None]
+            draws = channels if self.mode == "rand" else 3 * (y * width + x) + channels
+            noise = self._table_on(images)[uniform_16_bits(keys, draws)]
+        images.index_copy_(0, rows, torch.where(inside, noise, images.index_select(0, rows)))
+
+    def _table_on(self, images: torch.Tensor) -> torch.Tensor:
+        """table() for images of this type, on their device: copied there once."""
+        key = images.device, images.dtype
+        if key not in self._on_device:
+            table = torch.from_numpy(self.table(images.dtype))
+            self._on_device[key] = (table if images.dtype == torch.float32 else table.view(images.dtype)).to(key[0])
+        return self._on_device[key]
 
     def reference(self):
         """timm's RandomErasing. It draws the rectangle from Python's generator and the noise from torch's."""

@@ -15,8 +15,8 @@ class Plan:
 
     The kernels crop, resize, mirror and move (`crop`, `mirror`, `move`) in one pass, and normalise in it where `fused`.
     Then `pixels` and, unless fused, `normalize` run one after the other, then `paints` and `floats`. `on_device` is a
-    normalize stage that is left for the device. What the threads write is `buffer_dtype`: uint8, float32, or uint16 for
-    the bits of a 16-bit float.
+    normalize stage that is left for the device, and with it the floats. What the threads write is `buffer_dtype`:
+    uint8, float32, or uint16 for the bits of a 16-bit float.
     """
 
     crop: Crop
@@ -62,13 +62,13 @@ class Plan:
 def plan(stages: list[Stage], dtype: torch.dtype, gpu: bool) -> Plan:
     """Plan a parsed pipeline whose results have the torch `dtype`.
 
-    On a `gpu` the pixels are sent (a quarter of the traffic) and normalised there, unless a stage of the threads
-    needs the numbers.
+    On a `gpu` the pixels are sent (a quarter of the traffic) and normalised there, and what follows is done there too,
+    unless a stage can only be run by the threads.
     """
     pixels = [stage for stage in stages if isinstance(stage, Pixels)]
     floats = tuple(stage for stage in stages if isinstance(stage, Float))
     normalize = next((stage for stage in stages if isinstance(stage, Normalize)), None)
-    on_device = normalize if gpu and not floats else None
+    on_device = normalize if gpu and all(stage.runs_on_device for stage in floats) else None
     normalize = None if on_device else normalize
     mirror = pixels.pop(0) if pixels and isinstance(pixels[0], Mirror) else None
     move = pixels.pop(0) if pixels and isinstance(pixels[0], Move) else None

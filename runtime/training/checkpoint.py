@@ -17,7 +17,7 @@ import torch
 
 from beton.errors import UserError
 from beton.system import sync_folder
-from runtime.training import formats
+from runtime.training import formats, optim
 
 NAME, OLDER_NAME = "checkpoint.pt", "checkpoint.old.pt"
 _KEYS = {"epoch", "batch", "ranks", "model", "optimizer", "scaler", "params", "average"}
@@ -184,7 +184,7 @@ def restore(content: dict, path: Path, rank: int, model, optimizer, scaler, aver
         raise UserError(f"{path} is not a checkpoint that this version can resume", "give a checkpoint.pt")
     load_weights(model, content["model"], path)
     try:
-        optimizer.load_state_dict(content["optimizer"])
+        optim.load_state(optimizer, content["optimizer"])
     except (ValueError, KeyError) as error:
         raise UserError(f"{path} belongs to another optimizer ({error})", "resume with the same recipe") from None
     if average is not None:

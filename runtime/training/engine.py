@@ -8,11 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.distributed as dist
-from timm.models import model_parameters
-from timm.utils import dispatch_clip_grad
 from torch import nn
-from torchmetrics import MetricCollection, SumMetric
-from torchmetrics.classification import MulticlassAccuracy
+from torch.nn import functional as F
 from tqdm import tqdm
 
 from beton.errors import UserError
@@ -20,6 +17,7 @@ from beton.loading.base import Pipeline
 from runtime.launch import Rank
 from runtime.training.checkpoint import Position
 from runtime.training.checkpoint_manager import CheckpointManager
+from runtime.training.clip import clip_gradients
 from runtime.training.clock import EpochClock
 from runtime.training.cpu_threads import CpuThreads
 from runtime.training.precision import Precision
@@ -163,7 +161,8 @@ def train_epoch(
             recipe.scaler.scale(loss / batches_of_step).backward()
         if stepped:
             _step(recipe, sums, float(lrs[i]), manager)
-        if show_loss and not bar.disable:
+        # On a GPU now and then only: to read the loss waits for it
+        if show_loss and not bar.disable and (rank.device.type == "cpu" or (i + 1) % _CHECK_EVERY == 0):
             bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{lrs[i]:.4g}")
         if recipe.threads is not None:
             recipe.threads.step_ended()
@@ -193,9 +192,7 @@ def step(recipe: Recipe, lr: float) -> None:
         group["lr"] = lr * group.get("lr_scale", 1.0)
     if recipe.clip is not None:
         recipe.scaler.unscale_(recipe.optimizer)
-        # Adaptive clipping excludes the head, as in its paper and in timm
-        parameters = model_parameters(recipe.model, exclude_head=recipe.clip_mode == "agc")
-        dispatch_clip_grad(parameters, recipe.clip, mode=recipe.clip_mode)
+        clip_gradients(recipe.model, recipe.clip, recipe.clip_mode)
     recipe.scaler.step(recipe.optimizer)
     recipe.scaler.update()
     recipe.optimizer.zero_grad(set_to_none=True)
@@ -235,26 +232,38 @@ def evaluate(
     if rank.world_size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
-    classes = len(validation.classes)
-    top = {f"top_{k}": MulticlassAccuracy(classes, top_k=min(k, classes), average="micro") for k in (1, 5)}
-    metrics = MetricCollection(top, compute_groups=False).to(rank.device)
-    # By default torchmetrics drops NaN, and waits for the GPU to detect it
-    losses, count = (SumMetric(nan_strategy="disable").to(rank.device) for _ in range(2))
-    for images, labels in validation.batches(epoch=0):
+    most = min(5, len(validation.classes))
+    # Loss, first and first five answers that are right. On the device: to read them waits for it
+    sums = torch.zeros(3, dtype=torch.float64, device=rank.device)
+    images = rows = 0
+    for photos, labels in validation.batches(epoch=0):
+        rows = max(rows, len(labels))
         with precision.autocast():
-            outputs = model(images)
+            outputs = _outputs(model, photos, rows)
             if flip:
-                outputs = (outputs + model(images.flip(3))) / 2
+                outputs = (outputs + _outputs(model, photos.flip(3), rows)) / 2
             loss = loss_function(outputs, labels)
-        metrics.update(outputs.float(), labels)
-        losses.update(loss.float() * len(labels))
-        count.update(len(labels))
+        right = outputs.float().topk(most).indices == labels[:, None]
+        sums += torch.stack([loss.double() * len(labels), right[:, 0].sum().double(), right.sum().double()])
+        images += len(labels)
         if threads is not None:
             threads.step_ended()
-    images = int(count.compute())
+    sums = torch.cat([sums, torch.full_like(sums[:1], images)])
+    if rank.world_size > 1:
+        dist.all_reduce(sums)
+    loss, top_1, top_5, images = sums.tolist()
     if not images:
         raise UserError("there is no photo to validate with: all are damaged", "write the dataset again")
-    # torchmetrics divides in float32; the numerator is a count of photos
-    accuracies = {name: round(value.item() * images) / images for name, value in metrics.compute().items()}
-    val_loss = losses.compute().item() / images
-    return {"val_loss": val_loss, **accuracies, "val_images": images, "val_time": time.perf_counter() - started}
+    facts = {"val_loss": loss / images, "top_1": top_1 / images, "top_5": top_5 / images, "val_images": int(images)}
+    return facts | {"val_time": time.perf_counter() - started}
+
+
+def _outputs(model: nn.Module, images: torch.Tensor, rows: int) -> torch.Tensor:
+    """Outputs (N x C) of images (N x 3 x H x W), computed as a batch of `rows`.
+
+    The last batch is filled up with black images: for another length a compiled model would be compiled anew, and
+    cuDNN would try its algorithms anew.
+    """
+    missing = rows - len(images)
+    filled = F.pad(images, (0,) * 7 + (missing,)) if missing else images
+    return model(filled)[: len(images)]

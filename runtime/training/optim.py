@@ -6,6 +6,21 @@ from torch import nn
 
 from beton.errors import UserError
 
+_FUSED = ("sgd", "adam", "adamw")
+
+
+def load_state(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Load a state_dict, but go on fused or not as the optimizer was built, whatever the state was saved with.
+
+    Left to itself torch takes `fused` from the state; the next scaled step would fail, or be made on the wrong device.
+    """
+    fused = [group.get("fused") for group in optimizer.param_groups]
+    groups = [
+        group | ({"fused": own} if "fused" in group else {})
+        for group, own in zip(state["param_groups"], fused, strict=False)  # torch says what is wrong with their number
+    ]
+    optimizer.load_state_dict(state | {"param_groups": groups + state["param_groups"][len(groups) :]})
+
 
 def parameter_groups(
     model: nn.Module, weight_decay: float, decay_norms: bool, layer_decay: float | None = None
@@ -34,18 +49,22 @@ def parameter_groups(
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": exempt, "weight_decay": 0.0}]
 
 
-def build(name: str, groups: list[dict], momentum: float, eps: float | None = None) -> torch.optim.Optimizer:
+def build(
+    name: str, groups: list[dict], momentum: float, eps: float | None = None, fused: bool = False
+) -> torch.optim.Optimizer:
     """An optimizer by name: 'sgd' is SGD with momentum (not Nesterov's, as in ffcv-imagenet), others are timm's.
 
-    `eps` None: the optimizer's default.
+    `eps` None: the optimizer's default. `fused`: one kernel for the step where torch has one (on a GPU), which also
+    looks itself whether a gradient of fp16 is finite; without it the scaler waits for the GPU at every step.
     """
+    faster = {"fused": True} if fused and name in _FUSED else {}
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=1.0, momentum=momentum)
+        return torch.optim.SGD(groups, lr=1.0, momentum=momentum, **faster)
     if name not in timm.optim.list_optimizers():
         raise UserError(f"unknown optimizer '{name}'", "use sgd or one of timm.optim.list_optimizers()")
     more = {} if eps is None else {"eps": eps}
     try:
-        return timm.optim.create_optimizer_v2(groups, opt=name, lr=1.0, momentum=momentum, **more)
+        return timm.optim.create_optimizer_v2(groups, opt=name, lr=1.0, momentum=momentum, **more, **faster)
     except (ValueError, AssertionError, ImportError) as error:  # timm asserts that CUDA and packages are available
         options = f"training.momentum={momentum}" + (f" and training.eps={eps}" if more else "")
         raise UserError(f"cannot make the optimizer '{name}' with {options} ({error})", "choose others") from None

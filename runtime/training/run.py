@@ -10,7 +10,8 @@ from beton.errors import UserError
 from beton.files import publish
 from beton.loading.base import Pipeline
 from runtime.launch import Rank
-from runtime.training import checkpoint, engine, resume
+from runtime.training import checkpoint, engine, resume, sinks
+from runtime.training.background import on_host
 from runtime.training.checkpoint import Position
 from runtime.training.checkpoint_manager import CheckpointManager
 from runtime.training.cpu_threads import CpuThreads
@@ -20,10 +21,11 @@ from runtime.training.resume import Start
 from runtime.training.run_folder import RunFolder
 
 
-def parallel(model: torch.nn.Module, compiled: bool, rank: Rank) -> torch.nn.Module:
-    """The model as it is trained: compiled if asked for, its gradients averaged over the ranks."""
-    if compiled:
-        model.compile()
+def parallel(model: torch.nn.Module, training, rank: Rank) -> torch.nn.Module:
+    """The model as it is trained: compiled if section `training` says so, its gradients averaged over the ranks."""
+    if training.compile:
+        # For each size of images anew: code for any size is slower. All batches of a size have the same length
+        model.compile(mode=training.compile_mode, dynamic=False)
     if rank.world_size == 1:
         return model
     devices = [rank.device] if rank.device.type == "cuda" else None
@@ -38,6 +40,7 @@ def run_recipe(recipe: engine.Recipe, settings, rank: Rank, data: Data, validati
     if rank.device.type == "cpu" and rank.world_size == 1:
         recipe.threads = CpuThreads(settings.training.threads)
     # Check first: a run that cannot start leaves no folder behind
+    sinks.check(settings.logging.sinks)
     _check_input_sizes(recipe, settings, start)
     if not settings.training.eval_only and start.position.epoch < recipe.epochs:
         training = data.training(recipe.resolution(start.position.epoch))
@@ -81,13 +84,15 @@ def _fit(recipe, settings, rank: Rank, data: Data, validation: Pipeline, folder:
         with CheckpointManager(rank, capture, folder.path, settings.training.checkpoint_minutes) as manager:
             for epoch in range(start.epoch, recipe.epochs):
                 position = start if epoch == start.epoch else Position(epoch)
-                folder.log(_run_epoch(recipe, settings, rank, data, validation, manager, position))
+                line = _run_epoch(recipe, settings, rank, data, validation, manager, position)
+                _keep_best(recipe, line, folder, manager, validation.classes)
                 manager.epoch_ended(Position(epoch + 1))
             if rank.first:
                 _save_weights(recipe.model, folder.path / "final_weights.pt", validation.classes)
                 if recipe.average is not None and recipe.evaluate_average:
                     _save_weights(recipe.average.module, folder.path / "final_ema_weights.pt", validation.classes)
     finally:
+        folder.close()
         data.close()
         validation.close()
 
@@ -107,18 +112,42 @@ def _run_epoch(
             "resume with the same data set",
         )
     recipe.start_epoch(epoch, start.batch)
+    if rank.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(rank.device)
     sums = engine.EpochSums(rank, training, start)
     line = engine.train_epoch(recipe, sums, settings.logging.log_level > 1, manager)
     manager.training_ended(sums.position())
     if settings.logging.log_level > 0 or epoch == recipe.epochs - 1:
         line |= engine.evaluate_all(recipe, validation, rank, bool(settings.validation.lr_tta))
+    if rank.device.type == "cuda":  # of this rank; the others' are much the same
+        line["gpu_memory_bytes"] = torch.cuda.max_memory_allocated(rank.device)
     return {"epoch": epoch, "res": res, "loader": settings.data.loader, "precision": recipe.precision.name, **line}
 
 
-def _save_weights(model: torch.nn.Module, path: Path, classes: list[str]) -> None:
-    """Save weights that load into the plain model, and the names of the classes beside them."""
+def _keep_best(recipe, line: dict, folder: RunFolder, manager: CheckpointManager, classes: list[str]) -> None:
+    """Log an epoch; save its weights, and apart from them their moving average, where none had a better top_1."""
+    best = folder.best(line)
+    folder.log(line | ({"best": best} if best else {}))
+    models = {"top_1": ("", recipe.model), "ema_top_1": ("ema_", recipe.average and recipe.average.module)}
+    for name in best:
+        prefix, model = models[name]
+        path = folder.path / f"best_{prefix}weights.pt"
+        manager.writer.start(_write_weights, _weights(model), path, classes)
+
+
+def _weights(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Copies on the host, while training goes on."""
+    return {name: value.contiguous() for name, value in on_host(dict(model.state_dict())).items()}
+
+
+def _write_weights(weights: dict, path: Path, classes: list[str]) -> None:
+    """Weights that load into the plain model, and the names of the classes beside them."""
     publish(checkpoint.classes_path(path), json.dumps(classes, indent=1) + "\n")
-    checkpoint.save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, path)
+    checkpoint.save(weights, path)
+
+
+def _save_weights(model: torch.nn.Module, path: Path, classes: list[str]) -> None:
+    _write_weights(_weights(model), path, classes)
     print(f"=> Weights in {path}")
 
 
@@ -153,8 +182,12 @@ def _open_folder(settings, rank: Rank, start: Start) -> RunFolder:
         return RunFolder(None)
     if start.folder is None:
         auto = settings.training.resume == resume.AUTO
-        return RunFolder.create(settings.logging.folder, settings.logging.name, settings, auto)
+        folder = RunFolder.create(settings.logging.folder, settings.logging.name, settings, auto)
+        folder.sinks = sinks.open_all(settings.logging.sinks, folder.path, settings.flat())
+        return folder
     for path in start.refused:
         # Otherwise it would replace the good previous checkpoint when the next one is saved
         os.replace(path, path.with_name(f"{path.stem}.refused.pt"))
-    return RunFolder.reopen(start.folder, start.position, start.changed)
+    folder = RunFolder.reopen(start.folder, start.position, start.changed)
+    folder.sinks = sinks.open_all(settings.logging.sinks, folder.path, settings.flat(), start.position.epoch)
+    return folder

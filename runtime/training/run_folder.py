@@ -1,8 +1,9 @@
-"""The folder of a run: params.json, log.jsonl (a line for each epoch), checkpoint.pt, final_weights.pt."""
+"""The folder of a run: params.json, log.jsonl (a line for each epoch), checkpoint.pt, best_ and final_weights.pt."""
 
 import json
 import os
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from uuid import uuid4
 
@@ -11,19 +12,25 @@ from beton.files import publish
 from runtime import machine
 from runtime.training import formats
 from runtime.training.checkpoint import Position
+from runtime.training.sinks import Sink
 
 _PRINTED = (
     *("epoch", "res", "train_loss", "val_loss", "top_1", "top_5"),
-    *("train_time", "wait_time", "val_time", "left_out"),
+    *("train_time", "wait_time", "images_per_second", "val_time", "gpu_memory_bytes", "left_out", "best"),
 )
+_OF_BEST = ("top_1", "ema_top_1")
 
 
 class RunFolder:
     """Where rank 0 writes; the other ranks have none, and all methods do nothing there."""
 
-    def __init__(self, folder: Path | None):
+    def __init__(self, folder: Path | None, lines: Iterable[dict] = ()):
         self.path = folder
+        self.sinks: list[Sink] = []  # what gets the lines of the log, too
         self._start = time.time()
+        self._best: dict[str, float] = {}  # accuracies of the lines so far
+        for line in lines:
+            self.best(line)
 
     @classmethod
     def create(cls, parent: str, name: str | None, settings, auto: bool = False) -> "RunFolder":
@@ -72,7 +79,20 @@ class RunFolder:
         if params != before:
             _write_json(folder / "params.json", params)
         print(f"=> Resuming {folder} after {position.epoch} epochs and {position.batch} batches")
-        return cls(folder)
+        return cls(folder, kept)
+
+    def best(self, line: dict) -> list[str]:
+        """Which of the line's top_1 and ema_top_1 are higher than all before it, which is kept in mind."""
+        if self.path is None:
+            return []
+        better = [name for name in _OF_BEST if name in line and line[name] > self._best.get(name, -1.0)]
+        self._best |= {name: line[name] for name in better}
+        return better
+
+    def close(self) -> None:
+        """Close the sinks."""
+        for sink in self.sinks:
+            sink.close()
 
     def log(self, line: dict) -> None:
         """Append a line to log.jsonl and print its main values."""
@@ -87,7 +107,10 @@ class RunFolder:
                 os.fsync(file.fileno())  # the checkpoint written next is synced, too
         except OSError as error:
             raise _unwritable(self.path / "log.jsonl", error) from None
+        for sink in self.sinks:
+            sink.log(line)
         values = {name: line[name] for name in _PRINTED if line.get(name) is not None}
+        values |= {"best": ",".join(line["best"])} if "best" in line else {}
         texts = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())
         print("=> " + " ".join(texts), flush=True)
 

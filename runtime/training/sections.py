@@ -8,6 +8,7 @@ from runtime.config import BOOL, FLOAT, INT, PATH, PATHS, STR, between, one_of
 # Ranges beyond every use that still exclude what would overflow or never end
 EPOCHS, WORKERS, BATCH = between(INT, 1, 100_000), between(INT, 1, 1024), between(INT, 1, 65_536)
 EPOCH, SIDE = between(INT, 0, 100_000), between(INT, 8, 4096)
+_COMPILE_MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
 LARGE, FACTOR, FRACTION = between(FLOAT, 0, 1_000_000), between(FLOAT, 0, 1000), between(FLOAT, 0, 1)
 
 # What trainers call the arguments that messages of the library name (runtime.config.run)
@@ -83,7 +84,8 @@ def add_running(config: Config) -> None:
         device=Param(one_of("auto", "cuda", "cpu"), "auto: a GPU if there is one, else the CPU", default="auto"),
         tf32=Param(BOOL, "on a GPU, float32 products of 10 bits, which are faster", default=1),
         threads=Param(between(INT, 1, 1024), "torch's threads on a CPU (null: the cores that others leave free)"),
-        compile=Param(BOOL, "torch.compile the model", default=0),
+        compile=Param(BOOL, "torch.compile the model, for each size of images", default=0),
+        compile_mode=Param(one_of(*_COMPILE_MODES), "torch.compile's mode", default="default"),
         seed=Param(between(INT, 0, 2**31 - 1), "of weights, order and augmentations", default=0),
         distributed=Param(BOOL, "start dist.world_size processes (not needed under torchrun)", default=0),
         eval_only=Param(BOOL, "only evaluate model.weights, model.pretrained or training.resume", default=0),
@@ -94,6 +96,7 @@ def add_running(config: Config) -> None:
         folder=Param(PATH, "each run makes its folder in here (not for training.eval_only)"),
         name=Param(PATH, "name of the run's folder; default: the time"),
         log_level=Param(between(INT, 0, 2), "evaluate 0: at the end, 1: each epoch; 2: and show the loss", default=1),
+        sinks=Param(STR, "who gets the log too, with commas: tensorboard, wandb", default=""),
     )
     Section("dist", "distributed training", config_descriptor=config).params(
         world_size=Param(between(INT, 1, 1024), "number of processes", default=1),

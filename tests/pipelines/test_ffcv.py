@@ -44,6 +44,20 @@ def test_our_centre_crop_is_stock_ffcvs_but_for_its_less_exact_decoding(numbered
     assert difference.mean() < 2 and np.quantile(difference, 0.999) <= 10
 
 
+def test_what_it_copies_to_a_device_is_normalised_there(numbered, monkeypatch):
+    """FFCV's ToDevice takes the CPU for a device, too."""
+    given = CENTER | {"stages": "center(24, ratio=0.875)|normalize"}
+    expected = within(60, lambda: run_epoch("ffcv", numbered["beton"], **given))
+    monkeypatch.setattr(
+        type(open_pipeline("ffcv", task(numbered["beton"]))), "_copies_to", lambda _: torch.device("cpu")
+    )
+    found = within(60, lambda: run_epoch("ffcv", numbered["beton"], **given))
+    assert labels_of(found) == labels_of(expected)
+    for (before, _), (after, _) in zip(expected, found, strict=True):
+        assert after.is_contiguous(memory_format=torch.channels_last)
+        torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+
+
 def test_photos_of_the_right_size_are_moved_and_painted_but_not_resized(tmp_path):
     photos = [draw(seed, 16, 16, noise=40) for seed in range(9)]
     path = write_beton(tmp_path / "small.beton", photos)
@@ -90,7 +104,7 @@ def test_a_failure_is_an_exception_and_leaves_no_thread(numbered):
         ({"repeats": 3}, "no repeated augmentation; use the pipeline beton"),
         ({"world_size": 2}, "one process only; use the pipeline beton"),
         ({"dtype": torch.bfloat16}, "not torch.bfloat16; use the pipeline beton"),
-        ({"device": "cuda"}, "on the host only; use the pipeline beton"),
+        ({"device": "meta"}, "cannot copy to meta; use the pipeline beton"),
         ({"batch_size": 64}, "too few for one batch"),
     ],
 )

@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import torch
 
-from tests.support.nonsense import AGAINST, FORMATS, IMAGENET, MODES, PROFILE, SERIAL, SOAK, TRANSFORMERS, WRITE
+from tests.support.nonsense import AGAINST, FORMATS, GPU, IMAGENET, MODES, PROFILE, SERIAL, SOAK, TRANSFORMERS, WRITE
 from tests.support.scripts import options
 
 
@@ -58,6 +58,7 @@ def _base(script: str, place, betons, photo_folder) -> dict:
         AGAINST: {"bench.photos": photo_folder / "val", "bench.out": place / "work/a.json"},
         FORMATS: {"bench.photos": photo_folder / "val", "bench.out": place / "work/a.json"},
         MODES: {"bench.photos": photo_folder, "bench.out": place / "work/a.json"},
+        GPU: {"bench.out": place / "work/a.json", "bench.device": "cpu", "bench.parts": "loaders"},
         SERIAL: {"bench.out": place / "work/a.json", "bench.rounds": 1, "bench.seconds": 0},
         SOAK: {"soak.datasets": betons["val"], "soak.out": place / "work/a.json", "soak.minutes": 0.01},
     }[script]  # fmt: skip

@@ -47,6 +47,9 @@ ROLES = {
     "bench.out": "out file",
     "bench.work": "out folder",
     "bench.only": "name",
+    "bench.parts": "name",
+    "bench.tests": "any",
+    "logging.sinks": "sinks",
     "bench.recipe": "recipe",
     "soak.datasets": "beton",
     "soak.out": "out file",
@@ -88,6 +91,8 @@ def nonsense(role: str, place, betons, photo_folder) -> list:
     if role == "name":
         names = ["nonsense", "", " ", "..", "../beton", ".beton", "__init__", "beton,", "Beton", "ffcv_stock", "a\nb"]
         return [*names, "a.b.c", "a..b", "beton.py", "os.path", LONG]
+    if role == "sinks":
+        return ["nonsense", " ", "tensorboard,nonsense", "Tensorboard", "wandb.x", LONG]
     if role == "model":
         names = ["", " ", "resnet19", "RESNET18", "timm:", "timm:resnet19", "timm:timm:test_vit", "timm:test_vit.x"]
         return [*names, LONG, "timm:test_vit\n", "os.system", "timm:hf-hub:a/b", "alexnet "]

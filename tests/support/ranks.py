@@ -1,5 +1,6 @@
 """What ranks do in the tests of runtime.launch; processes that are spawned import it."""
 
+import sys
 import time
 
 import torch.distributed as dist
@@ -21,3 +22,10 @@ def one_has_a_bug(settings, rank) -> None:
     if rank.rank == 1:
         raise ZeroDivisionError("a bug")
     dist.barrier()
+
+
+def all_leave_after_a_signal(settings, rank) -> None:
+    """Each by itself, as from a validation."""
+    dist.destroy_process_group = lambda: time.sleep(10_000)
+    print("interrupted", file=sys.stderr)
+    raise SystemExit(143)

@@ -16,6 +16,7 @@ from beton.format.fields.base import Decoder
 from beton.format.modes import by_code
 from beton.kernels import CODES, DECODE_WHOLE, MOST_VIEWS, close_scratch, crop_all, open_scratch
 from beton.rng import further_keys
+from beton.stages.base import Float
 from beton.stages.like import Like
 from beton.stages.parse import parse
 
@@ -40,7 +41,7 @@ class ImageDecoder(Decoder):
         self._column, self._mapped, self._outputs, self._like = column, mapped, outputs, like
         self._sides = column.field.sides(column.records)
         self.buffers = [(output.shape, output.dtype) for output in outputs]
-        self.on_device = outputs[0].on_device
+        self.on_device, self.companion = outputs[0].on_device, outputs[0].companion
         self._callables = [stage for output in dict.fromkeys(outputs) for stage in output.callables]
         self._share = Share(column.name, self._callables) if self._callables else None
 
@@ -138,11 +139,14 @@ class ViewsDecoder(ImageDecoder):
         for name, given in views.items():
             stages, count = _checked(name, given)
             self._counts.append(count)
-            outputs += [Output(parse(stages), dtype, gpu)] * count
+            parsed = parse(stages)
+            # Each view draws for itself: what follows normalize is done in the threads
+            numbers = any(isinstance(stage, Float) for stage in parsed)
+            outputs += [Output(parsed, dtype, gpu and not numbers)] * count
         if len(outputs) > MOST_VIEWS:
             raise UserError(f"`views` are {len(outputs)} images of each sample", f"give at most {MOST_VIEWS}")
         super().__init__(column, mapped, outputs)
-        self.on_device = tuple(of_it[0].on_device for of_it in self._grouped(outputs))
+        self.companion, self.on_device = None, tuple(of_it[0].on_device for of_it in self._grouped(outputs))
 
     def keys_of(self, output: int, keys: np.ndarray) -> np.ndarray:
         """A key for each view."""

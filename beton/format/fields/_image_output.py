@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from beton.format.fields.base import Decoder
 from beton.kernels import View
 from beton.stages.base import Stage
 from beton.stages.callables import OnImage
-from beton.stages.plan import plan
+from beton.stages.plan import Plan, plan
 
 
 class Output:
@@ -22,9 +23,16 @@ class Output:
         self._colours, self._scale_shift = tuple(self.plan.colours.tolist()), self.plan.scale_shift
         self._paints = [(stage, self.plan.number_of(stage.colour)) for stage in self.plan.paints]
         self.callables = [stage for stage in stages if isinstance(stage, OnImage)]
-        self.on_device = None
-        if self.plan.on_device:
-            self.on_device = lambda images: self.plan.on_device.on_device(images, dtype)
+        self.on_device = self._finish_on_device if self.plan.on_device else None
+        self.companion = Drawn(self.plan, self.shape) if self.plan.on_device and self.plan.floats else None
+
+    def _finish_on_device(self, images: torch.Tensor, drawn: torch.Tensor | None = None) -> torch.Tensor:
+        """What is left for the device: normalize, and the stages behind it with what Drawn has drawn for them."""
+        images, start = self.plan.on_device.on_device(images, self.plan.dtype), 0
+        for stage in self.plan.floats:
+            stage.on_device(images, drawn[:, start : start + stage.drawn])
+            start += stage.drawn
+        return images
 
     def room(self, rows: int) -> np.ndarray | None:
         """Memory of a thread for so many images that are on their way, where it needs some."""
@@ -43,7 +51,7 @@ class Output:
             run.normalize.apply(images, target, run.dtype)
         for stage, colour in self._paints:
             stage.paint(target, keys, colour)
-        for stage in run.floats:
+        for stage in () if run.on_device else run.floats:
             stage.apply(target, keys, run.dtype)
 
     def to_batch(self, rows: torch.Tensor) -> torch.Tensor:
@@ -57,3 +65,17 @@ class Output:
         """What normalises on a GPU."""
         stage = self.plan.on_device
         return f"normalize on the GPU by {stage.on_device_by(self.plan.dtype)}" if stage else ""
+
+
+class Drawn(Decoder):
+    """What the stages that are left for the device draw for each image: a column that the device gets with it."""
+
+    dtype = np.dtype(np.int64)
+
+    def __init__(self, plan: Plan, image_shape: tuple[int, int, int]):
+        self._stages, self._size = plan.floats, image_shape[:2]
+        self.shape = (sum(stage.drawn for stage in self._stages),)
+
+    def fill(self, worker: None, samples: np.ndarray, keys: np.ndarray, target: np.ndarray) -> None:
+        """Draw for `samples`."""
+        np.concatenate([stage.draw(keys, *self._size) for stage in self._stages], axis=1, out=target)

@@ -162,13 +162,15 @@ class Decoder:
 
     `shape` and `dtype` are those of one row in the buffer: a dtype that torch has, or object for rows that are any
     values of Python; a decoder that fills several buffers says so in `buffers`. `on_device`, where there is something
-    left to do on the device, is a function of the tensor. A decoder that makes several columns names them in `columns`:
-    then to_batch() gives a tuple of them, and `on_device` is one too.
+    left to do on the device, is a function of the tensor; and, as `drawn`, of the rows (still on the host) of
+    `companion`, a Decoder of what that needs to know, or None. A decoder that makes several columns names them in
+    `columns`: then to_batch() gives a tuple of them, `on_device` is one too, and it has no companion.
     """
 
     shape: tuple[int, ...] = ()
     dtype: np.dtype
     on_device: Any = None
+    companion: Decoder | None = None
     columns: tuple[str, ...] | None = None
 
     @cached_property

@@ -3,17 +3,20 @@
 import math
 import os
 import signal
+import threading
 
 import numpy as np
 import psutil
 import pytest
 import torch
+import torch.distributed as dist
 
 from beton.errors import UserError
 from pipelines import open_pipeline
 from runtime.launch import Rank
 from runtime.training import checkpoint, checkpoint_manager, engine
 from runtime.training.checkpoint import Position
+from runtime.training.checkpoint_manager import CheckpointManager
 from tests.support import hooks
 from tests.support.betons import copied, damage
 from tests.support.loaders import task
@@ -128,8 +131,8 @@ def test_second_ctrl_c_does_not_wait_for_the_step(start):
 def test_signals_while_a_checkpoint_is_written_do_no_harm(start):
     run = start(hooks.signals_while_saving)
     assert run.end() == 143, run.errors
-    assert run.steps == 1
-    assert position(run.run / "checkpoint.pt") == (0, 1)
+    assert run.steps in (1, 2), "it is written beside the second step"
+    assert position(run.run / "checkpoint.pt") == (0, run.steps)
     assert not list(run.run.glob(".*"))
 
 
@@ -160,6 +163,8 @@ def test_two_ranks_stop_after_the_same_step_and_go_on(start, damaged_train, tmp_
     content = torch.load(run.run / "checkpoint.pt", weights_only=True)
     assert 0 < content["batch"] < 15
     assert len(content["ranks"]) == 2
+    draws = [rank["generators"]["cpu"] for rank in content["ranks"]]
+    assert not torch.equal(*draws), "dropout and drop path would be the same on both ranks"
     # Each batch of both ranks is in the sums of one of them
     assert [rank["sums"]["photos"] for rank in content["ranks"]] == [4 * content["batch"]] * 2
     assert "Traceback" not in run.errors
@@ -211,10 +216,82 @@ def test_time_for_a_checkpoint(tmp_path, monkeypatch):
         now[0] += 50
         manager.step_begins()
         manager.step_ended(lambda batch=batch: Position(0, batch))
+        manager.writer.wait()
         saved.append(
             checkpoint.load(tmp_path / "checkpoint.pt")["batch"] if (tmp_path / "checkpoint.pt").exists() else 0
         )
     assert saved == [0, 0, 3, 3, 3, 6, 6]
+
+
+@pytest.fixture
+def one_of_two(tmp_path, monkeypatch):
+    """A manager of rank 0 of two, which says what is written; the other rank is not there."""
+    votes, written = [], []
+    monkeypatch.setattr(dist, "all_reduce", lambda tensor, *_: votes.append(tensor.tolist()))
+    monkeypatch.setattr(dist, "all_gather_object", lambda ranks, own: ranks.__setitem__(slice(None), [own, own]))
+    monkeypatch.setattr(checkpoint, "save", lambda content, *_: written.append(content))
+
+    def make(minutes=None):
+        def capture(position, ranks):
+            return {"batch": position.batch, "ranks": len(ranks)}
+
+        return CheckpointManager(Rank(0, 2, torch.device("cpu")), capture, tmp_path, minutes), votes, written
+
+    return make
+
+
+@pytest.mark.parametrize(("step", "least", "most"), [(0.01, 5, 20), (10, 500, 501)], ids=["quick", "slow"])
+def test_ranks_vote_about_once_a_second(one_of_two, monkeypatch, step, least, most):
+    now = [100.0]
+    monkeypatch.setattr(checkpoint_manager.time, "monotonic", lambda: now[0])
+    manager, votes, _ = one_of_two()
+    for batch in range(500):
+        now[0] += step
+        manager.step_begins()
+        manager.step_ended(lambda batch=batch: Position(0, batch + 1))
+    assert least <= len(votes) <= most
+
+
+def test_with_several_ranks_an_epoch_is_saved_once_or_when_its_validation_is_interrupted(one_of_two):
+    manager, _, written = one_of_two()
+    with manager:
+        for batch in (1, 2):
+            manager.step_begins()
+            manager.step_ended(lambda batch=batch: Position(0, batch))
+        manager.training_ended(Position(0, 2))
+        manager.epoch_ended(Position(1))
+    assert written == [{"batch": 0, "ranks": 2}]
+    manager, _, written = one_of_two()
+    written.clear()
+    with pytest.raises(SystemExit) as end, manager:
+        manager.step_begins()
+        manager.step_ended(lambda: Position(0, 1))
+        manager.training_ended(Position(0, 1))
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert end.value.code == 143
+    assert written == [{"batch": 1, "ranks": 2}]
+
+
+def test_a_checkpoint_is_of_its_own_moment_and_its_failure_is_an_error(tmp_path, monkeypatch):
+    """What is written beside the next steps must not have their weights."""
+    weights, go_on, written = torch.zeros(3), threading.Event(), []
+
+    def save(content, *_):
+        assert go_on.wait(60)
+        written.append(content["model"]["weights"].tolist())
+        raise UserError("the disk is full", "free some space")
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    rank = Rank(0, 1, torch.device("cpu"))
+    with (
+        pytest.raises(UserError, match="the disk is full"),
+        CheckpointManager(rank, lambda *_: {"model": {"weights": weights}}, tmp_path, None) as manager,
+    ):
+        manager.save(Position(1))
+        weights.fill_(7)
+        go_on.set()
+    assert written == [[0, 0, 0]]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("checkpoint")]
 
 
 def test_samples_of_a_batch_are_those_of_the_order(numbered):

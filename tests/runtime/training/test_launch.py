@@ -1,12 +1,15 @@
 """Ranks: those that torchrun starts, one that fails, the device that they train on."""
 
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from beton import system
 from beton.errors import UserError
+from beton.loading.task import Task
 from runtime import launch
 from tests.support.scripts import free_port, run_script
 
@@ -45,7 +48,11 @@ launch.run(getattr(ranks, sys.argv[1]), S(training=training, dist=there, data=S(
 
 @pytest.mark.parametrize(
     ("how", "status", "said"),
-    [("one_fails", 2, "error: rank 1 is broken; repair it"), ("one_has_a_bug", 1, "ZeroDivisionError: a bug")],
+    [
+        ("one_fails", 2, "error: rank 1 is broken; repair it"),
+        ("one_has_a_bug", 1, "ZeroDivisionError: a bug"),
+        ("all_leave_after_a_signal", 143, "interrupted"),
+    ],
 )
 def test_a_rank_that_fails_ends_the_run_though_its_peer_waits_for_it(how, status, said):
     done = run_script("-c", _RUN, how, free_port(), timeout=120)
@@ -85,3 +92,19 @@ def test_a_task_of_slurm_sees_its_own_gpu_only(monkeypatch):
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")  # torchrun's: here there must be as many
     with pytest.raises(UserError, match="there is no GPU 3"):
         launch._device(settings, 3)
+
+
+def test_ranks_of_one_machine_share_its_cores(monkeypatch):
+    all_cores = set(range(16))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: all_cores)
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    assert Task("", 8, workers=12).usable_workers == 12
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert Task("", 8, workers=12).usable_workers == 4
+    assert "4 threads (not 12" in Task("", 8, workers=12).describe_workers("threads")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "64")
+    assert Task("", 8, workers=12).usable_workers == 1
+    for bound, expected in ((range(2), 2), (range(8), 4)):  # alone, and with another one
+        monkeypatch.setattr(os, "sched_getaffinity", lambda process, own=bound: all_cores if process else set(own))
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+        assert system.cores_of_rank() == expected

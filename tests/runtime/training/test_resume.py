@@ -32,7 +32,7 @@ def kill_and_resume(folder, settings, kills, most_steps, script="train_imagenet.
                 return run.run, left
             run.wait_for_steps(1)
             began = time.monotonic()
-            steps = draws.randint(2, most_steps)
+            steps = 1 + draws.randint(2, most_steps)  # the first checkpoint is written beside the second step
             run.wait_for_steps(steps)
             step_time = (time.monotonic() - began) / (steps - 1)
             time.sleep(draws.uniform(0, step_time))  # a moment of the next step, or of writing the checkpoint
