@@ -155,7 +155,7 @@ class MaskDecoder(Decoder):
         self._column, self._mapped, self._field = column, mapped, column.field
         self._sides = self._field.sides(column.records)
         self._like = stages if isinstance(stages, Like) else None
-        parsed = self._like.stages(1) if self._like else parse(stages, 1)
+        parsed = self._like.stages() if self._like else parse(stages)  # colours of the image say nothing here
         self._stages = moving(parsed, f"the mask '{column.name}'")
         fill = self._like.fill if self._like else 0
         self.dtype = self._field.stored_dtype.newbyteorder("=")

@@ -40,7 +40,7 @@ def drawn_text(draw: random.Random) -> str:
     """Stages drawn at random."""
     size = draw.randint(1, 70), draw.randint(1, 70)
     crops = [f"rrc({size}, scale=(0.01, 1))", f"center({size})", f"center({size}, 0.7, 'bilinear')"]
-    crops += [f"src({size}, padding=0)", f"src({size}, padding=3, fill=0)"]
+    crops += [f"src({size}, padding=0)", f"src({size}, padding=3, fill=(9, 0, 5))"]
     crops += [f"src({size}, padding=2)"] if min(size) > 4 else []
     more = ["flip", "vflip", "flip(1)", "translate(3)", "translate(40)", *COLOUR]
     return "|".join([draw.choice(crops), *draw.sample(more, draw.randint(0, 4))])

@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import beton
+from beton.loading.to_device import tensors_of
 from beton.rng import further_keys, sample_keys
 from tests.support.betons import write_beton
+from tests.support.cuda import pretend
 from tests.support.jpegs import encode
 from tests.support.photos import draw_photos
 
@@ -107,3 +109,18 @@ def test_progressive_jpegs_have_views_and_damaged_ones_are_left_out(tmp_path):
 def test_wrong_views_are_errors_that_say_what_to_do(numbered, views, words):
     with pytest.raises(beton.UserError, match=words):
         beton.Loader(numbered["beton"], 8, views=views)
+
+
+def test_on_the_way_to_a_gpu_all_columns_are_the_same(path, monkeypatch):
+    """With streams that only take notes: normalize is done behind the copy, and erasing but for views."""
+    given = {"views": {**VIEWS, "erased": ("rrc(24)|normalize|erase(0.9)", 2)}, "image": "rrc(24)|normalize|erase(0.9)"}
+    given |= {"with_indices": True, "with_geometry": True, "seed": 1, "as_dict": True}
+    expected = loaded(path, **given)
+    pretend(monkeypatch)
+    for batch, same in zip(loaded(path, **given), expected, strict=True):
+        assert list(batch) == list(same)
+        for name in batch:
+            assert type(batch[name]) is type(same[name]), name
+            for one, other in zip(tensors_of(batch[name]), tensors_of(same[name]), strict=True):
+                assert one.dtype == other.dtype
+                torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
