@@ -84,7 +84,7 @@ class Measured:
         while passed < seconds or not epochs:
             if cold:
                 self.pipeline.close()
-                _leave_page_cache(cold)
+                leave_page_cache(cold)
                 self.pipeline = _open(self.loader, self._task)
             self._epoch, epochs = self._epoch + 1, epochs + 1
             before, busy, started = _cpu_seconds(), _busy_seconds(), time.perf_counter()
@@ -127,7 +127,7 @@ def _feed(pipeline, epoch: int) -> int:
 _CONSUME = {"load": _load, "feed": _feed}
 
 
-def _leave_page_cache(paths: list[str]) -> None:
+def leave_page_cache(paths: list[str]) -> None:
     """Have the kernel forget what it holds of these files, and of those in these folders."""
     for path in map(Path, paths):
         for file in [path] if path.is_file() else filter(Path.is_file, path.rglob("*")):
@@ -197,13 +197,16 @@ def _processes() -> list[psutil.Process]:
 def main(argv: list[str]) -> None:
     """Answer the requests for the loader argv[0]."""
     preflight.check()
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what a loader prints is no answer
     import torch  # noqa: F401  before the clock and the memory: what every training process has already
+
+    from pipelines import get
 
     if len(argv) != 1:
         raise UserError("python -m runtime.profiling.measure wants one loader", "use profile_loaders.py, which runs it")
+    get(argv[0])
     measured = Measured(argv[0])
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what a loader prints is no answer
     for line in sys.stdin:
         request = json.loads(line)
         try:

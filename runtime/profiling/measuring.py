@@ -1,5 +1,6 @@
 """The measuring processes of all loaders: opened and compared one after the other, then asked in rounds."""
 
+import sys
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ class Measurements:
         self._profile, self._folder, self._stack = profile, folder, ExitStack()
         self._processes: dict[int, tuple[Measuring, dict]] = {}
         self._reference: Path | None = None
-        self._bar = tqdm(total=steps, unit="step", dynamic_ncols=True)
+        self._bar = tqdm(total=steps, unit="step", dynamic_ncols=True, disable=None)
 
     def open(self, figures: list[Figures], task_of: Callable, cache: Path, stages: str) -> None:
         """Open each loader and read its first epoch; one that does not agree with the reference is skipped.
@@ -87,6 +88,7 @@ class Measurements:
     def done(self, f: Figures, text: str) -> None:
         """A step is over."""
         self._bar.write(f"=> {text}" + (f" ({f.skipped})" if f.skipped else ""))
+        sys.stdout.flush()
         self._bar.update()
 
     def __enter__(self):
