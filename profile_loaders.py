@@ -22,7 +22,7 @@ from pathlib import Path
 
 from fastargs import Config, Param, Section
 
-from runtime.config import BOOL, FLOAT, INT, PATH, PATHS, STR, between, parse, run
+from runtime.config import BOOL, FLOAT, INT, PATH, PATHS, STR, between, one_of, parse, run
 from runtime.training.sections import BATCH, EPOCHS, WORKERS
 
 NAMES = {
@@ -32,6 +32,7 @@ NAMES = {
     "in_memory": "profile.in_memory",
     "dataset": "profile.dataset",
     "encodings": "profile.encodings",
+    "device": "profile.device",
 }
 _LEAVES_OUT = [
     "The page cache is warm unless profile.cold=1: a first epoch is read before the clock starts. Networks are not "
@@ -63,7 +64,7 @@ def declare() -> Config:
         batch_size=Param(BATCH, "load, feed: photos in a batch", default=128),
         num_workers=Param(WORKERS, "threads or processes of a loader", default=2),
         workers_sweep=Param(STR, "load, feed: measure with each of these numbers of workers, e.g. 1,2,4"),
-        device=Param(STR, "feed: where batches go. null: the first GPU, or else cpu"),
+        device=Param(one_of("cpu", "cuda"), "feed: where batches go. null: cuda where there is a GPU"),
         cold=Param(BOOL, "load, feed: empty the page cache of the data before each epoch", default=0),
         in_memory=Param(BOOL, "the dataset fits into memory", default=1),
         rounds=Param(between(INT, 1, 1000), "measurements of each loader", default=5),

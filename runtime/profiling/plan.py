@@ -16,12 +16,13 @@ from runtime.config import read_files
 from runtime.outputs import make_folder
 from runtime.profiling.datasets import resized
 from runtime.profiling.measuring import Measurements
-from runtime.profiling.rounds import ROOT, Figures, measure_rounds, measure_train
+from runtime.profiling.rounds import ROOT, Figures, Measuring, measure_rounds, measure_train
 
 _LOADED, _TRAINED = ("load", "feed"), ("train", "cached")
 _PROTOCOLS = (*_LOADED, *_TRAINED)
 _ENCODINGS = ("original", "resized")
 _CEILING = "cached"
+_SPLITS = {"train": "", "val": "val_"}  # the prefixes of their parameters
 
 
 def measure_all(profile, out: Path) -> tuple[list[Figures], bool]:
@@ -59,8 +60,12 @@ def check(profile) -> None:
                 raise UserError(f"unknown {what} '{name}'", f"use {', '.join(known[:-1])} or {known[-1]}")
     parse_stages(profile.stages)
     _sweep(profile)
-    if "resized" in _encodings(profile) and not profile.dataset:
-        raise UserError("resized photos are those of the .beton, which is not given", "give `dataset`")
+    if "resized" in _encodings(profile):
+        if not profile.dataset:
+            raise UserError("resized photos are those of the .beton, which is not given", "give `dataset`")
+        make_folder(_cache(profile))
+    if "feed" in protocols:
+        _device(profile)
     if set(protocols) & set(_TRAINED):  # now, not only after protocol load has been measured
         read_files(trainer_config(trainer_path(profile.trainer)), profile.config.split(","))
 
@@ -74,9 +79,15 @@ def _names(profile) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _cache(profile) -> Path:
+    """Folder for the data sets of other loaders."""
+    out = Path(profile.out)
+    return Path(profile.cache or out.with_name(f"{out.name}_cache")).resolve()
+
+
 def _sweep(profile) -> list[int]:
     """Numbers of workers."""
-    if not profile.workers_sweep:
+    if profile.workers_sweep is None:
         return [profile.num_workers]
     found = profile.workers_sweep.split(",")
     if not all(text.isdecimal() and 0 < int(text) <= 1024 for text in found):
@@ -86,30 +97,29 @@ def _sweep(profile) -> list[int]:
 
 def _figures(profile, protocol: str) -> list[Figures]:
     """What is measured by a protocol; what cannot be has the reason in `skipped`."""
-    names, trained = _names(profile), protocol in _TRAINED
-    if protocol == "cached":
-        names = [_CEILING]
+    names = [_CEILING] if protocol == "cached" else _names(profile)
     reasons = {name: _why_skipped(name, profile, protocol) for name in names}
-    configs = profile.config.split(",") if trained else [None]
-    found = []
-    for config in configs:
-        recipe = Path(config).stem if len(configs) > 1 else ""
-        for workers in [profile.num_workers] if trained else _sweep(profile):
-            for name in names:
-                both = not trained and pipelines.get(name).reads not in ("beton", "any")
-                for encoding in _encodings(profile) if both else ["original"]:
-                    f = Figures(name, protocol, config, recipe, skipped=reasons[name], encoding=encoding)
-                    f.workers = workers
-                    # Rows of one protocol are compared, so each number of workers is one of its own
-                    f.recipe = f"{workers} workers" if len(_sweep(profile)) > 1 and not trained else recipe
-                    found.append(f)
-    return found
+    if protocol in _TRAINED:
+        configs = profile.config.split(",")
+        recipes = [Path(config).stem for config in configs] if len(configs) > 1 else [""]
+        pairs = list(zip(configs, recipes, strict=True))
+        return [Figures(name, protocol, *pair, skipped=reasons[name]) for pair in pairs for name in names]
+    # Rows of one protocol are compared with each other, so each number of workers is a protocol of its own
+    sweep = _sweep(profile)
+    return [
+        Figures(
+            name, protocol, recipe=f"{workers} workers" if len(sweep) > 1 else "", skipped=reasons[name],
+            encoding=encoding, workers=workers,
+        )
+        for workers in sweep
+        for name in names
+        for encoding in (["original"] if pipelines.get(name).reads in ("beton", "any") else _encodings(profile))
+    ]  # fmt: skip
 
 
 def _load(figures: list[Figures], profile) -> None:
     """Protocols load and feed: all loaders are opened, compared and warmed up, then measured in rounds."""
-    cache = Path(profile.cache or Path(profile.out).parent / f"{Path(profile.out).name}_cache").resolve()
-    turn = [f for f in figures if not f.skipped]
+    cache, turn = _cache(profile), [f for f in figures if not f.skipped]
     with (
         tempfile.TemporaryDirectory(prefix="profile_") as samples,
         Measurements(len(turn) * (1 + profile.rounds), profile, Path(samples)) as measurements,
@@ -136,6 +146,8 @@ def _task(f: Figures, profile, photos: dict) -> tuple[dict, str | None]:
 def _device(profile) -> str:
     import torch
 
+    if profile.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"CUDA does not start (torch {torch.__version__})", "update the driver, or set `device`='cpu'")
     return profile.device or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -175,10 +187,19 @@ def trainer_config(path: Path) -> Config:
 def _train(figures: Figures, profile, number: int, out: Path) -> dict:
     """One training run; the number of the round is its seed."""
     name = figures.loader
-    given = {"data.train_dataset": path_for(name, profile), "data.val_dataset": path_for(name, profile, "val_")}
+    given = {f"data.{split}_dataset": _dataset(name, profile, prefix) for split, prefix in _SPLITS.items()}
     given |= {"data.num_workers": profile.num_workers, "data.in_memory": profile.in_memory, "training.seed": number}
     given |= {"training.epochs": profile.epochs} if profile.epochs else {}
     return measure_train(trainer_path(profile.trainer), name, figures.config, given, out)
+
+
+def _dataset(name: str, profile, prefix: str) -> str:
+    """What a loader trains with: what is given, or its own data set of the photos."""
+    path = path_for(name, profile, prefix)
+    if pipelines.get(name).reads in ("photos", "beton", "any"):
+        return path
+    with Measuring(name) as process:
+        return process.ask("make", photos=_absolute(path), folder=str(_cache(profile)))["dataset"]
 
 
 def _why_skipped(name: str, profile, protocol: str) -> str | None:
@@ -188,9 +209,7 @@ def _why_skipped(name: str, profile, protocol: str) -> str | None:
     pipeline = pipelines.get(name)
     if pipeline.is_ceiling and protocol == "load":
         return "it loads nothing; it is the ceiling of protocol train"
-    if protocol in _TRAINED and pipeline.reads not in ("photos", "beton", "any"):
-        return "protocols load and feed only: it shuffles by itself, so no training run could be resumed"
-    for prefix in ["", "val_"] if protocol in _TRAINED else [""]:
+    for prefix in _SPLITS.values() if protocol in _TRAINED else [""]:
         if path_for(name, profile, prefix) is None:
             return f"profile.{prefix}{'dataset' if pipeline.reads == 'beton' else 'photos'} is not given"
     return None
