@@ -17,7 +17,7 @@ def save_sample(pipeline, count: int, path: Path) -> None:
     batches = pipeline.batches(0)
     for batch, of_batch in batches:
         if images is None:
-            images = batch.float().contiguous().numpy()
+            images = batch.float().cpu().contiguous().numpy()
             layout = _memory_format(batch)
         labels += of_batch.tolist()
         if len(labels) >= count:

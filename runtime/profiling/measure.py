@@ -46,7 +46,7 @@ class Measured:
         """The first images and labels in order to `path` (.npz, see runtime/profiling/agreement.py)."""
         from runtime.profiling.agreement import save_sample
 
-        task = {**task, "shuffle": False, "drop_last": False, "batch_size": COMPARED, "device": "cpu"}
+        task = {**task, "shuffle": False, "drop_last": False, "batch_size": COMPARED}
         with _open(self.loader, task) as pipeline:
             save_sample(pipeline, CHECKED, Path(path))
         return {}

@@ -89,7 +89,7 @@ def with_ceiling(rows: list[dict], ceilings: set[str]) -> list[dict]:
 def measure_rounds(figures: list[Figures], count: int, measure: Callable[[Figures, int], dict], done=None) -> None:
     """Append `count` results of measure(figures, round) to each that is not skipped, in interleaved order.
 
-    A loader whose measurement raises UserError is skipped from then on, with the reason. `done(figures, text)` is
+    A loader whose measurement raises UserError is left out from then on, with the reason. `done(figures, text)` is
     called after each measurement.
     """
     for number in range(count):

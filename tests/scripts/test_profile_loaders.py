@@ -169,24 +169,26 @@ def test_ctrl_c_leaves_a_report_of_what_was_measured(betons, tmp_path):
 
 
 def test_what_is_not_the_same_or_fails_is_not_timed_and_named(photo_folder, betons, tmp_path):
-    (tmp_path / "blue_first.py").write_text(
+    (tmp_path / "planted").mkdir()
+    (tmp_path / "planted/blue_first.py").write_text(
         "import torch\nfrom pipelines.torch import Torch\nclass BlueFirst(Torch):\n    def read(self, *of_epoch):\n"
         "        for images, labels in super().read(*of_epoch):\n"
         "            yield images[:, [2, 1, 0]].to(memory_format=torch.channels_last), labels\nPIPELINE = BlueFirst\n"
     )
-    (tmp_path / "absent.py").write_text(
+    (tmp_path / "planted/absent.py").write_text(
         "from pipelines.torch import Torch\nclass Absent(Torch):\n    needs = {'no_such_module': 'no-such-package'}\n"
         "PIPELINE = Absent\n"
     )
     done = run_script(
         "profile_loaders.py", f"--profile.photos={photo_folder}/train", f"--profile.dataset={betons['train']}",
-        "--profile.stages=rrc(32)|gray|normalize", "--profile.loaders=beton,blue_first,absent,torchvision_v2",
-        "--profile.batch_size=16", "--profile.rounds=1", "--profile.seconds=0", f"--profile.out={tmp_path}/out",
+        "--profile.stages=rrc(32)|gray|normalize",
+        "--profile.loaders=beton,planted.blue_first,planted.absent,torchvision_v2", "--profile.batch_size=16",
+        "--profile.rounds=1", "--profile.seconds=0", f"--profile.out={tmp_path}/out",
         PYTHONPATH=f"{ROOT}:{tmp_path}",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = {row["loader"]: row for row in json.loads((tmp_path / "out" / "report.json").read_text())["rows"]}
     assert rows["beton"]["images_per_second"]["n"] == 1
-    assert "channels are in the order blue, green, red" in rows["blue_first"]["skipped"]
-    assert "no-such-package not installed (pip install no-such-package" in rows["absent"]["skipped"]
+    assert "channels are in the order blue, green, red" in rows["planted.blue_first"]["skipped"]
+    assert "no-such-package not installed (pip install no-such-package" in rows["planted.absent"]["skipped"]
     assert "'torchvision_v2' has no stage 'gray'" in rows["torchvision_v2"]["skipped"]
