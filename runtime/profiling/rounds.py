@@ -58,6 +58,7 @@ class Figures:
             row = runs.row_from_runs(name, self.runs()) | about
         else:
             row = {**about, "wait_share": None, "top_1": None}
+            row["values"] = [r["images_per_second"] for r in self.rounds]  # for comparisons
             row["images_per_second"] = spread([r["images_per_second"] for r in self.rounds])
             row["seconds_per_epoch"] = spread([self.opened["images"] / r["images_per_second"] for r in self.rounds])
             row["others_cpu"] = max(r["others_cpu"] for r in self.rounds)
