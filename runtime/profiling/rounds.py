@@ -64,7 +64,7 @@ class Figures:
             row["others_cpu"] = max(r["others_cpu"] for r in self.rounds)
             row |= {key: self.opened[key] for key in ("start_seconds", "first_batch_seconds", "warm_up_seconds")}
         row["cpu_seconds_per_image"] = statistics.median(r["cpu_seconds_per_image"] for r in self.rounds)
-        row["peak_memory_bytes"] = max(r["peak_memory_bytes"] for r in [self.opened or self.rounds[0], *self.rounds])
+        row["peak_memory_bytes"] = max(r["peak_memory_bytes"] for r in ([self.opened] if self.opened else self.rounds))
         return row
 
 
