@@ -7,12 +7,15 @@ imports and what a loader compiles are paid once, and told apart from its speed.
 stderr. An answer of {"error": what, "to_do": text} is a UserError; after the last request the process ends.
 """
 
+import ctypes
+import gc
 import json
 import os
 import sys
 import threading
 import time
 import traceback
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -65,9 +68,11 @@ class Measured:
             images = len(next(batches)[1])
             first_batch = time.perf_counter() - started
             images += sum(len(labels) for _, labels in batches)
+        warm_up = time.perf_counter() - started
+        self._rest()
         return {
             "first_batch_seconds": first_batch,
-            "warm_up_seconds": time.perf_counter() - started,
+            "warm_up_seconds": warm_up,
             "peak_memory_bytes": memory.peak - before,
             "images": images,
         }
@@ -86,18 +91,35 @@ class Measured:
                 self.pipeline.close()
                 leave_page_cache(cold)
                 self.pipeline = _open(self.loader, self._task)
+            elif not epochs and self.pipeline.worker_kind == "processes":
+                self._wake()
             self._epoch, epochs = self._epoch + 1, epochs + 1
             before, busy, started = _cpu_seconds(), _busy_seconds(), time.perf_counter()
             images += _CONSUME[protocol](self.pipeline, self._epoch)
             passed += time.perf_counter() - started
             used = _cpu_seconds() - before
             cpu, others = cpu + used, others + _busy_seconds() - busy - used
+        self._rest()
         return {
             "images_per_second": images / passed,
             "cpu_seconds_per_image": cpu / images,
             "epochs": epochs,
             "others_cpu": max(0.0, others / passed),
         }
+
+    def _wake(self) -> None:
+        """A batch that is not timed: worker processes start."""
+        batches = self.pipeline.batches(0)
+        next(batches)
+        batches.close()
+
+    def _rest(self) -> None:
+        """Give back memory until the next round: two dozen loaders that wait would else fill 20 GB."""
+        if self.pipeline.worker_kind == "processes":
+            self.pipeline.release()
+        gc.collect()
+        with suppress(OSError, AttributeError):  # another C library than glibc
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def _open(loader: str, task: dict):

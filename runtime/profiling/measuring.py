@@ -96,4 +96,6 @@ class Measurements:
 
     def __exit__(self, *_):
         self._bar.close()
+        for process, _ in self._processes.values():
+            process.leave()  # all at once
         self._stack.close()

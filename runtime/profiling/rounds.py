@@ -21,6 +21,7 @@ from runtime.profiling import runs
 from runtime.profiling.runs import spread
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+_LAST_SECONDS = 10  # that a process has to end by itself
 
 
 @dataclass
@@ -138,14 +139,18 @@ class Measuring:
         lines = [line for line in self._errors.read().splitlines() if line.strip()]
         return f" ({lines[-1].strip()})" if lines else ""
 
+    def leave(self) -> None:
+        """Tell it that nothing more is asked."""
+        with suppress(OSError):
+            self._process.stdin.close()
+
     def close(self) -> None:
         """End it, and the processes that it started."""
         if self._errors.closed:
             return
-        with suppress(OSError):
-            self._process.stdin.close()
+        self.leave()
         with suppress(subprocess.TimeoutExpired):
-            self._process.wait(10)
+            self._process.wait(_LAST_SECONDS)
         with suppress(ProcessLookupError):
             os.killpg(self._process.pid, 9)  # whoever is left
         self._process.wait()
