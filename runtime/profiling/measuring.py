@@ -14,6 +14,7 @@ from runtime.profiling.agreement import compare
 from runtime.profiling.rounds import Figures, Measuring
 
 _STANDARD = "torch"  # Pillow's and torchvision's pixels: the reference
+_TIMES_THE_FIRST = 10  # an epoch that takes longer than so many times the first one does not end any more
 
 
 class Measurements:
@@ -79,7 +80,8 @@ class Measurements:
         process, task = self._processes[id(f)]
         cold = [task["dataset"]] if self._profile.cold else None
         f.about["cache"] = "cold" if cold else "warm"
-        return process.ask("measure", seconds=self._profile.seconds, protocol=f.protocol, cold=cold)
+        limit = 60 + 2 * self._profile.seconds + _TIMES_THE_FIRST * f.opened["warm_up_seconds"]
+        return process.ask("measure", limit, seconds=self._profile.seconds, protocol=f.protocol, cold=cold)
 
     def say(self, text: str) -> None:
         """What is being done, beside the bar."""

@@ -7,6 +7,7 @@ disturbance of the machine meets all loaders alike. While one is measured the ot
 import json
 import os
 import random
+import select
 import statistics
 import subprocess
 import sys
@@ -118,11 +119,17 @@ class Measuring:
             start_new_session=True,
         )  # fmt: skip
 
-    def ask(self, do: str, **request) -> dict:
-        """The answer to a request (see measure.py); raises UserError with its reason, or when the process ended."""
+    def ask(self, do: str, limit: float | None = None, **request) -> dict:
+        """The answer to a request (see measure.py); raises UserError with its reason, or when the process ended.
+
+        `limit`: seconds until it counts as hanging, and is killed.
+        """
         try:
             self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
             self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], limit)[0]:
+                os.killpg(self._process.pid, 9)
+                raise UserError(f"loader '{self.loader}' has not answered after {limit:.0f} s", "measure without it")
             line = self._process.stdout.readline()
         except BrokenPipeError:
             line = ""
