@@ -55,7 +55,7 @@ class _Photos(Dataset):
             return None, 0, damaged
         index, (image, label) = found
         # In a worker process: its global generators are nobody else's. timm draws from Python's
-        torch.manual_seed(key >> 1)
+        torch.default_generator.manual_seed(key >> 1)  # torch.manual_seed takes a stack trace for CUDA each time
         random.seed(key >> 1)
         try:
             return self.transform(image), label, damaged
