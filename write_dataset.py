@@ -4,7 +4,7 @@
     python write_dataset.py --cfg.data_dir=imagenet/train --cfg.split=train --cfg.write_path=train.beton \
         --cfg.write_mode=proportion --cfg.compress_probability=0.5 --cfg.max_resolution=500
 
-`python write_dataset.py check|info|preview|compare FILE ...` is `python -m beton check|info|preview|compare FILE ...`.
+`python write_dataset.py COMMAND FILE ...` is `python -m beton COMMAND FILE ...`: check, info, preview, compare, ...
 
 The parameters are those of ffcv-imagenet's write_imagenet.py and a few more: --help.
 """
@@ -13,20 +13,25 @@ from runtime import preflight
 
 preflight.check()
 
+import os
 import signal
 import sys
 from dataclasses import fields
+from pathlib import Path
 
 from fastargs import Config, Param, Section
 
+from beton.errors import UserError
+from beton.format.parts import part_path
 from runtime.config import BOOL, FLOAT, INT, PATH, STR, between, one_line, one_of, parse, run
+from runtime.parts import part_of
 
 
 def declare() -> Config:
     """The section `cfg`."""
     config = Config()
     Section("cfg", "what to write, and how", config_descriptor=config).params(
-        dataset=Param(STR, "source: a file in beton/sources, or imagenet for imagefolder", default="imagenet"),
+        dataset=Param(STR, "source: a file in beton/sources, e.g. imagenet (class folders)", default="imagenet"),
         split=Param(one_of("train", "val"), "train or val", required=True),
         data_dir=Param(PATH, "where the source finds its data (not for generated)"),
         write_path=Param(PATH, "the .beton to write", required=True),
@@ -45,7 +50,9 @@ def declare() -> Config:
         chunk_size=Param(between(INT, 1, 10**6), "photos that a thread takes at a time, at most", default=100),
         subset=Param(between(INT, -1, 10**8), "only the first so many photos; -1: all", default=-1),
         random_subset=Param(between(INT, 1, 10**8), "only so many photos, drawn by cfg.seed; null: all"),
+        classes=Param(STR, "only these classes: names with commas, or a file with one a line; null: all"),
         empty_classes=Param(one_of("error", "keep"), "class folders without photos", default="error"),
+        part=Param(STR, "only a part of the samples, e.g. 3/8; auto: of a Slurm array or torchrun; null: all"),
         seed=Param(between(INT, 0, 2**31 - 1), "chooses the JPEGs of proportion, and cfg.random_subset", default=0),
         on_error=Param(one_of("raise", "skip"), "a photo that cannot be read: stop, or leave it out", default="raise"),
         resume=Param(BOOL, "resume an interrupted write; keep what that needs; skip a complete file", default=False),
@@ -61,6 +68,9 @@ def main(argv: list[str]) -> None:
         sys.exit(commands.main(argv, "write_dataset.py"))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the temporary file is removed
     cfg = parse(declare(), argv).cfg
+    if cfg.part is not None:
+        cfg.part = part_of(cfg.part)
+        cfg.write_path = str(part_path(cfg.write_path, cfg.part))
     report(cfg.write_path, write(cfg))
 
 
@@ -68,10 +78,10 @@ def write(cfg) -> dict:
     """Write the dataset with a progress bar; returns its card."""
     # Imported here, so that --help need not wait for NumPy and OpenCV
     from beton import progress
-    from beton.format.fields import FIELDS
     from beton.sources import open_source
+    from beton.sources.subset import OfClasses
     from beton.writing import writer
-    from beton.writing.options import WriteOptions
+    from beton.writing.options import WriteOptions, make_fields
 
     source = open_source(
         cfg.dataset, cfg.data_dir, cfg.split, cfg.seed, cfg.subset if cfg.subset >= 0 else None, cfg.empty_classes
@@ -79,9 +89,10 @@ def write(cfg) -> dict:
     if getattr(source, "passed_over", None):
         kinds = ", ".join(f"{count} {ending or 'without ending'}" for ending, count in source.passed_over.most_common())
         print(f"=> passed over, since they are no photos of a known kind: {kinds}")
+    if cfg.classes:
+        source = OfClasses(source, names_in(cfg.classes))
     # Options of fields and of the write have the names of our parameters
-    made_of = {name: FIELDS.get(kind) for name, kind in source.fields.items()}
-    field_options = {name: {f.name: getattr(cfg, f.name) for f in fields(field)} for name, field in made_of.items()}
+    made = make_fields(source.fields, vars(cfg))
     options = WriteOptions(**{f.name: getattr(cfg, f.name) for f in fields(WriteOptions)})
     if cfg.write_mode == "smart" and cfg.smart_threshold is None:
         print("=> smart without cfg.smart_threshold stores no photo as JPEG, as in FFCV")
@@ -92,7 +103,7 @@ def write(cfg) -> dict:
             return writer.write(
                 source,
                 cfg.write_path,
-                {name: field(**field_options[name]) for name, field in made_of.items()},
+                made,
                 options,
                 {"name": cfg.dataset, "data_dir": cfg.data_dir, "split": cfg.split},
                 bar.update,
@@ -101,6 +112,15 @@ def write(cfg) -> dict:
     finally:
         for text in notes:  # not while the bar is displayed
             print(f"=> {one_line(text, NAMES)}")
+
+
+def names_in(text: str) -> list[str]:
+    """Names of classes: those in a file, a line each, or those in the text, with commas."""
+    try:
+        names = Path(text).read_text().splitlines() if os.path.isfile(text) else text.split(",")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {text} ({error})", "give a text file with a name on each line") from None
+    return [name.strip() for name in names if name.strip()]
 
 
 def report(path: str, card: dict) -> None:

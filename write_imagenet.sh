@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Write the train and val betons of a photo folder that has train/<class>/ and val/<class>/.
+# Write the train and val betons of ImageNet, in whichever form IMAGENET_DIR holds it (docs/sources.md): train/<class>/
+# and val/<class>/, the archives of ILSVRC 2012, a tar for each class in train/ and val/, or Parquet files.
 #
 #     IMAGENET_DIR=... WRITE_DIR=... ./write_imagenet.sh MAX_RESOLUTION JPEG_RATIO JPEG_QUALITY [--cfg.name=value ...]
 #
@@ -20,9 +21,27 @@ command -v "$python" > /dev/null || fail "there is no $python; run ./setup.sh"
 resolution=$1 ratio=$2 quality=$3
 shift 3
 mkdir -p "$WRITE_DIR" 2> /dev/null || fail "cannot make the folder $WRITE_DIR; set WRITE_DIR to another one"
+
+# Source and data_dir of a split
+form() {
+    local split=$1
+    if compgen -G "$photos/$split/*.tar" > /dev/null; then
+        echo "imagenet_tars $photos/$split"
+    elif [ -d "$photos/$split" ]; then
+        echo "imagenet $photos/$split"
+    elif compgen -G "$photos/ILSVRC2012_img_*.tar" > /dev/null; then
+        echo "imagenet_tars $photos"
+    elif [ -n "$(find "$photos" -maxdepth 2 -name '*.parquet' -print -quit 2> /dev/null)" ]; then
+        echo "huggingface $photos"
+    else
+        echo "imagenet $photos/$split"  # whose error says what is missing
+    fi
+}
+
 for split in train val; do
+    read -r dataset data_dir < <(form "$split")
     "$python" "$here/write_dataset.py" \
-        --cfg.dataset=imagenet --cfg.split="$split" --cfg.data_dir="$photos/$split" \
+        --cfg.dataset="$dataset" --cfg.split="$split" --cfg.data_dir="$data_dir" \
         --cfg.write_path="$WRITE_DIR/${split}_${resolution}_${ratio}_${quality}.beton" \
         --cfg.write_mode=proportion --cfg.max_resolution="$resolution" \
         --cfg.compress_probability="$ratio" --cfg.jpeg_quality="$quality" "$@"

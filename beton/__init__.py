@@ -18,7 +18,7 @@ __all__ = ["DamagedSample", "Loader", "UserError", "fields", "modes", "open", "s
 if TYPE_CHECKING:
     from beton.errors import DamagedSample, UserError
     from beton.format import fields, modes
-    from beton.format.file import BetonFile as open
+    from beton.format.joined import open_beton as open
     from beton.loading.loader import Loader
     from beton.writing.api import write
 
@@ -28,7 +28,7 @@ _WHERE = {
     "UserError": ("beton.errors", "UserError"),
     "fields": ("beton.format.fields", None),
     "modes": ("beton.format.modes", None),
-    "open": ("beton.format.file", "BetonFile"),
+    "open": ("beton.format.joined", "open_beton"),
     "sources": ("beton.sources", None),
     "stages": ("beton.stages", None),
     "write": ("beton.writing.api", "write"),

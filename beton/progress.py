@@ -2,7 +2,9 @@
 
 import contextlib
 import importlib.util
+from collections.abc import Collection, Iterator
 from types import SimpleNamespace
+from typing import Any
 
 
 def bar(total: int, unit: str):
@@ -13,3 +15,11 @@ def bar(total: int, unit: str):
 
     # No bar in the first second, so that an error found there is one line
     return tqdm(total=total, unit=unit, smoothing=0.05, delay=1, disable=None)
+
+
+def shown(items: Collection, unit: str) -> Iterator[Any]:
+    """The items, with a bar of how many have been taken."""
+    with bar(len(items), unit) as done:
+        for item in items:
+            yield item
+            done.update(1)

@@ -44,7 +44,7 @@ def sample_keys(seed: int, epoch: int, samples: np.ndarray) -> np.ndarray:
 
 def permutation(count: int, seed: int, epoch: int = 0) -> np.ndarray:
     """A random order of 0 .. count-1 (int64) that depends on (seed, epoch) alone."""
-    return np.argsort(sample_keys(seed, epoch, np.arange(count)), kind="stable")
+    return np.argsort(sample_keys(seed, epoch, np.arange(count)))  # no two keys are equal: they come from a bijection
 
 
 @jit

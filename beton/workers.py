@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from collections import deque
@@ -122,6 +123,8 @@ def _begin_process(work: Callable[[int], Any]) -> None:
     _work = work
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent answers Ctrl-C, and ends this process
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if "torch" in sys.modules:  # whose threads were not forked; a data set that needs them would wait for ever
+        sys.modules["torch"].set_num_threads(1)
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
 
 

@@ -19,8 +19,9 @@ import numpy as np
 
 from beton.errors import UserError
 from beton.format.file import BetonFile
+from beton.format.parts import paths_of
 from beton.loading.base import Pipeline
-from beton.loading.loader import class_names
+from beton.loading.columns import class_names
 from beton.loading.task import Task
 from beton.stages.base import Normalize
 from beton.stages.center import Center
@@ -95,6 +96,10 @@ class Ffcv(Pipeline):
     def open(self) -> None:
         """Open a .beton; raises UserError for what FFCV 1.0.2 cannot do."""
         _check(self.task)
+        if paths_of(self.task.dataset) != [self.task.dataset]:
+            raise UserError(
+                "FFCV 1.0.2 reads one .beton", "merge them (python -m beton merge), or set `pipeline`='beton'"
+            )
         with BetonFile(self.task.dataset) as file:
             if (file.fields.get("image"), file.fields.get("label")) != ("rgb_image", "int"):
                 what = f"{file.path} has no fields image and label that FFCV can read"

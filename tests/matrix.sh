@@ -19,10 +19,14 @@ done
 [ ${#tests[@]} != 0 ] || tests=(tests/beton)
 if [ ${#pythons[@]} = 0 ]; then
     for minor in 10 11 12 13; do
-        if command -v "python3.$minor" > /dev/null; then pythons+=("python3.$minor"); fi
+        if "python3.$minor" --version > /dev/null 2>&1; then pythons+=("python3.$minor"); fi
     done
 fi
 
+wheels=()
+for package in llvmlite matplotlib numba numpy opencv-python-headless pillow psutil pyyaml torch torchvision; do
+    wheels+=(--only-binary "$package")
+done
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 failed=0
@@ -33,15 +37,15 @@ for python in "${pythons[@]}"; do
         rm -rf "$work/venv" "$work/cache" "$work/junit.xml"
         run=$work/venv/bin/python
         "$uv" venv --quiet --python "$python" "$work/venv"
-        # Wheels only: the oldest version that this Python has, not one that it would have to compile. With `train`, as
-        # torchvision and timm are what the stages are compared with
-        "$uv" pip install --quiet --python "$run" --no-build --resolution "$resolution" -r pyproject.toml --extra train
+        # Wheels only (fastargs, which is Python, has none): the oldest version that this Python has, not one that it
+        # would have to compile. With `train`, as torchvision and timm are what the stages are compared with
+        "$uv" pip install --quiet --python "$run" "${wheels[@]}" --resolution "$resolution" -r pyproject.toml --extra train
         "$uv" pip install --quiet --python "$run" hypothesis pytest pytest-xdist
         started=$SECONDS status=0
         XDG_CACHE_HOME=$work/cache "$run" -m pytest -q -n auto --dist loadscope -p no:cacheprovider \
             --junitxml "$work/junit.xml" "${tests[@]}" > "$work/log" 2>&1 || status=$?
         "$run" tests/support/matrix.py "$resolution" "$work/junit.xml" $((SECONDS - started)) "$status" "$out"
-        [ $status = 0 ] || { failed=1; grep -E "^(FAILED|ERROR)|Error" "$work/log" | head -20 >&2 || true; }
+        [ $status = 0 ] || { failed=1; grep -E "^(FAILED|ERROR)" "$work/log" | head -40 >&2 || true; }
     done
 done
 exit $failed

@@ -3,7 +3,8 @@
 Files work without one. Keys: card_version, format_version, num_samples, classes, class_to_idx, samples_per_class,
 fields, samples_per_mode, bytes_per_mode, passed_through, parameters, source, seed, identity, skipped, resumed, bytes,
 sha256, checksums (CRC-32 of each sample's payloads, and of the tables), names (of the samples' files, compressed),
-notes (how many samples something was noted of), seconds, versions.
+notes (how many samples something was noted of), seconds, versions; part (which part of how many a file is,
+beton/writing/options.py).
 """
 
 import base64

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
 import os
 import zlib
 from collections import namedtuple
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from beton import system
 from beton.errors import DamagedSample, UserError
 from beton.format.card import card_path, checked_checksums, decoded_names, read_card
+from beton.format.maps import FileMap
 from beton.format.tables import Tables, read_tables
 
 _ADVICE = "give the path of a .beton, or write one"
@@ -32,7 +33,7 @@ class BetonFile:
     """
 
     def __init__(self, path: str | Path, card_at: Path | None = None):
-        self.path = str(path)
+        self.path, self._absolute = str(path), os.path.abspath(path)
         self._file, tables = _open(self.path)
         try:
             self.num_samples, self.page_size, self.columns = tables.num_samples, tables.page_size, tables.columns
@@ -46,6 +47,9 @@ class BetonFile:
             raise
         self._row = namedtuple("Sample", self.columns, rename=True)
 
+    def __reduce__(self):
+        return type(self), (self._absolute,)  # opened again in another process
+
     def __enter__(self) -> BetonFile:
         return self
 
@@ -56,9 +60,12 @@ class BetonFile:
         """Close the file."""
         self._file.close()
 
-    def map(self) -> mmap.mmap:
+    def map(self) -> FileMap:
         """The whole file in memory, to be read only; it outlives close()."""
-        return mmap.mmap(self._file.fileno(), 0, access=mmap.ACCESS_READ)
+        return FileMap(self._file)
+
+    def _read(self, size: int, address: int) -> bytes:
+        return system.read_at(self._file, size, address)
 
     def __len__(self) -> int:
         return self.num_samples
@@ -116,12 +123,40 @@ class BetonFile:
         """What each sample's file was called, None where the card does not say. Raises UserError if it is damaged."""
         return decoded_names(self.card or {}, self.num_samples)
 
+    def subset(self, classes: Sequence[str | int]) -> np.ndarray:
+        """The samples (int64) of these classes, by name or number; nothing is decoded. Raises UserError."""
+        if self.labels is None:
+            raise UserError(f"{self.path} has no int field 'label'", "choose the samples by what it has")
+        names, numbers = self.classes or [], []
+        for given in classes:
+            if isinstance(given, str) and given not in names:
+                raise UserError(
+                    f"{self.path} has no class '{given}'", f"name some of {', '.join(names) or 'its labels'}"
+                )
+            numbers.append(names.index(given) if isinstance(given, str) else int(given))
+        return np.flatnonzero(np.isin(self.labels, numbers))
+
+    def split(self, share: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Two sets of samples (int64, each in the file's order): round(share * N) drawn by the seed, and the rest.
+
+        Raises UserError for a share that leaves one of them empty.
+        """
+        from beton.rng import permutation
+
+        count = round(share * len(self))
+        if not 0 < count < len(self):
+            raise UserError(f"`share`={share!r} of {len(self)} samples leaves a part empty", "give one between 0 and 1")
+        drawn = permutation(len(self), seed)
+        return np.sort(drawn[:count]), np.sort(drawn[count:])
+
     def payload(self, sample: int, name: str) -> bytes:
         """The bytes of a field as they are stored; raises DamagedSample."""
         column = self.columns[name]
         size = int(column.sizes[sample])
+        if not size:
+            return b""
         try:
-            payload = system.read_at(self._file, size, int(column.addresses[sample]))
+            payload = self._read(size, int(column.addresses[sample]))
         except OSError as error:
             raise self.damaged(sample, name, error.strerror or str(error)) from None
         if len(payload) < size:

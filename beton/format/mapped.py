@@ -1,4 +1,4 @@
-"""A .beton mapped into memory, for threads that read many samples at a time."""
+"""A .beton, or several as one, mapped into memory for threads that read many samples at a time."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import zlib
 
 import numpy as np
 
-from beton import system
-from beton.errors import UserError
+from beton.errors import DamagedSample, UserError
 from beton.format.file import BetonFile
 from beton.format.tables import Column
 
@@ -24,11 +23,12 @@ class MappedFile:
         self.path, self._file, self._verify = file.path, file, verify
         self._stored = [column for column in file.columns.values() if column.sizes is not None]
         self._map = file.map()
-        self.bytes = np.frombuffer(self._map, np.uint8)
+        self.bytes = self._map.bytes
 
     def close(self) -> None:
         """Unmap it, once nobody holds a part of it any more. No thread may be reading."""
-        self.bytes = self._map = None
+        self.bytes = None
+        self._map.close()
 
     def payload(self, column: Column, sample: int) -> np.ndarray:
         """The bytes (uint8) of one sample's payload in a column: a view."""
@@ -46,7 +46,7 @@ class MappedFile:
         wrong = samples[(samples < 0) | (samples >= len(self._file))]
         if len(wrong):
             raise IndexError(f"sample {wrong[0]} of {self.path} is out of range; it has {len(self._file)} samples")
-        if self._map.size() < len(self._map):
+        if self._stored and not self._map.is_whole(self._stored[0], samples):
             raise UserError(f"{self.path} was truncated while it was in use", "write the dataset again")
         if self._verify:
             for sample in samples.tolist():
@@ -59,6 +59,10 @@ class MappedFile:
         if checksum != self._file.checksums[sample]:
             raise self._file.damaged(sample, self._stored[0].name, "its checksum differs")
 
+    def damaged(self, sample: int, name: str, why: str) -> DamagedSample:
+        """The error for a sample of this file."""
+        return self._file.damaged(sample, name, why)
+
     def pages(self) -> np.ndarray:
         """Which page of the file each sample lies on (int64)."""
         if not self._stored:
@@ -70,4 +74,5 @@ class MappedFile:
         for column in self._stored:
             for sample in samples.tolist():
                 start, size = int(column.addresses[sample]), int(column.sizes[sample])
-                system.advise_willneed(self._map, start, size)
+                if size:
+                    self._map.advise(start, size)

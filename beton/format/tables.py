@@ -29,7 +29,7 @@ class Column:
     @property
     def addresses(self) -> np.ndarray:
         """Where in the file each payload begins (uint64)."""
-        return self.records[self.field.pointer]
+        return self.field.addresses(self.records)
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,10 @@ def read_tables(file: IO[bytes], path: str) -> Tables:
         raise _damaged(path, "its field table is truncated")
     descriptors = _records(file, path, DESCRIPTOR, num_fields, HEADER.itemsize)
     type_ids = _type_ids(path, descriptors)
-    fields = by_type_id(path, type_ids)
+    try:
+        fields = by_type_id(path, type_ids, [d["arguments"].tobytes() for d in descriptors])
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
     record = metadata_record([field.record for field in fields.values()])
     tables_end, table_at = fields_end + num_samples * record.itemsize, int(header["alloc_table_ptr"])
     if tables_end > size:
@@ -68,7 +71,9 @@ def read_tables(file: IO[bytes], path: str) -> Tables:
     columns = {}
     for i, (name, field) in enumerate(fields.items()):
         records = np.ascontiguousarray(metadata[f"f{i}"])
-        sizes = payloads.sizes(records[field.pointer]) if field.pointer else None
+        sizes = None
+        if field.pointer is not None:
+            sizes = payloads.sizes(field.addresses(records), field.stated_sizes(records))
         why = field.check(type_ids[name], records, sizes)
         if why:
             raise _damaged(path, why)
@@ -134,15 +139,22 @@ class _Payloads:
         if (table["ptr"][1:] < (table["ptr"] + table["size"])[:-1]).any():
             raise _damaged(path, "payloads that overlap")
 
-    def sizes(self, addresses: np.ndarray) -> np.ndarray:
-        """Bytes (int64) of the payloads at these addresses, one a sample."""
-        table = self._table
-        if not addresses.any():
+    def sizes(self, addresses: np.ndarray, stated: np.ndarray | None) -> np.ndarray:
+        """Bytes (int64) of the payloads at these addresses, one a sample; `stated` are those that the records have.
+
+        The address of an empty payload means nothing: FFCV gives it that of another one.
+        """
+        samples = np.arange(len(addresses)) if stated is None else np.flatnonzero(stated)
+        sizes, table, addresses = np.zeros(len(addresses), np.int64), self._table, addresses[samples]
+        if len(samples) and not addresses.any():
             raise _damaged(self._path, "its metadata is zero: writing it was interrupted")
         at = np.searchsorted(table["ptr"], addresses)
         found = at < len(table)
         if not found.all() or (table["ptr"][at] != addresses).any():
             raise _damaged(self._path, "samples without an entry in the allocation table")
-        if (table["sample_id"][at] != np.arange(len(addresses))).any():
+        if (table["sample_id"][at] != samples).any():
             raise _damaged(self._path, "samples whose payloads are those of others")
-        return table["size"][at].astype(np.int64)
+        sizes[samples] = table["size"][at]
+        if stated is not None and (sizes[samples].astype(np.uint64) != stated[samples]).any():
+            raise _damaged(self._path, "payloads of another size than the records have")
+        return sizes

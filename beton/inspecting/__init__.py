@@ -1,1 +1,1 @@
-"""Looking into a .beton: check, info, compare, preview (`python -m beton`)."""
+"""Looking into a .beton: check, info, compare, preview, export (`python -m beton`)."""

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from beton import system
 from beton.errors import DamagedSample
 from beton.format.file import BetonFile
+from beton.format.joined import JoinedFile
 from beton.inspecting.each import each
 
 
@@ -27,6 +28,8 @@ def damaged_samples(file: BetonFile, decode: bool) -> Iterator[DamagedSample]:
 
 def is_the_cards(file: BetonFile) -> bool:
     """Whether the file has the SHA-256 that its card says; True where the card says none."""
+    if isinstance(file, JoinedFile):
+        return all(map(is_the_cards, file.parts))
     expected = (file.card or {}).get("sha256")
     return expected is None or system.sha256(file.path) == expected
 

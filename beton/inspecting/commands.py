@@ -8,6 +8,7 @@ import numpy as np
 from beton.errors import UserError
 from beton.format.card import card_path
 from beton.format.file import BetonFile
+from beton.format.joined import JoinedFile, open_beton
 from beton.format.records import VERSION
 
 _MOST_NAMED = 20
@@ -16,6 +17,11 @@ HELP = """usage: {program} check FILE             read everything, name every da
        {program} info FILE              print what is inside
        {program} preview FILE [OUT.png] draw a contact sheet; default: FILE's name + .png, in this folder
        {program} compare FILE FOLDER    is the file still what the photo folder holds?
+       {program} export FILE FOLDER     write the photos as files: class folders, or --format=webdataset
+       {program} merge OUT FILE ...     write several files as one
+       {program} split FILE N [FOLDER]  write N parts of a file, beside it or into a folder
+
+FILE may be several files that are read as one: a pattern in quotes, such as 'train-*.beton' (not for split).
 
 Exit status: 0; 1 where check found damaged samples or compare found differences; 2 for errors."""
 
@@ -33,23 +39,38 @@ def main(argv: list[str], program: str = "python -m beton") -> int:
             f"unknown command '{name}'" + (f" (did you mean '{close[0]}'?)" if close else ""),
             f"use one of {', '.join(COMMANDS)}",
         )
-    for word in arguments:
-        if word.startswith("--"):
-            raise UserError(f"{name} has no option '{word}'", f"see {program} --help")
+    arguments, options = _options(name, arguments, program)
     command, fewest, most = COMMANDS[name]
     if not fewest <= len(arguments) <= most:
         line = next(line for line in text.splitlines() if f"{program} {name} " in line)
         usage = " ".join(line.removeprefix("usage:").split(f"{name} ")[1].split()[:most])
         what = f"'{name}' takes {usage}, not {len(arguments)} words"
         raise UserError(what, f"write {program} {name} {usage}")
-    return command(*arguments)
+    return command(*arguments, **options)
+
+
+def _options(name: str, words: list[str], program: str) -> tuple[list[str], dict[str, str]]:
+    """What is no option among the words behind a command, and its options: --NAME=VALUE or --NAME VALUE."""
+    arguments, options, words = [], {}, list(words)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            arguments.append(word)
+            continue
+        option, equals, value = word[2:].partition("=")
+        if option not in OPTIONS.get(name, ()):
+            raise UserError(f"{name} has no option '{word}'", f"see {program} --help")
+        if not equals and not words:
+            raise UserError(f"'{word}' needs a value", f"write {word}=VALUE")
+        options[option] = value if equals else words.pop(0)
+    return arguments, options
 
 
 def check_command(path: str) -> int:
     """Read every sample; name those that are damaged."""
     from beton.inspecting.check import damaged_samples, is_the_cards, needs_decoding
 
-    with BetonFile(path) as file:
+    with open_beton(path) as file:
         decode, checksums = needs_decoding(file), file.checksums is not None
         how = "every checksum compared" if checksums else "no checksums: every sample decoded, which shows only a part"
         how += ", every sample decoded" if checksums and decode else ""
@@ -93,19 +114,49 @@ def preview_command(path: str, out: str | None = None) -> int:
     from beton.inspecting.preview import preview
 
     written, count = preview(path, out)
-    print(f"=> {written}: {count} photos of {path}")
+    print(f"=> {written}: {count} samples of {path}")
+    return 0
+
+
+def export_command(path: str, folder: str, format: str = "folders") -> int:
+    """Write the photos as files."""
+    from beton.inspecting.export import export
+
+    with open_beton(path) as file:
+        print(f"=> {folder}: {export(file, folder, format)}")
+    return 0
+
+
+def merge_command(out: str, *paths: str) -> int:
+    """Write several files as one."""
+    from beton.inspecting.merge import merge
+
+    card = merge(list(paths), out)
+    print(f"=> {out}: {card['num_samples']} samples, {_megabytes(card['bytes'])}")
+    return 0
+
+
+def split_command(path: str, count: str, folder: str | None = None) -> int:
+    """Write the parts of a file."""
+    from beton.inspecting.merge import split
+
+    if not count.isdecimal() or not 2 <= int(count) < 10**6:
+        raise UserError(f"'{count}' is not a number of parts", "give a whole number from 2 on")
+    written = split(path, int(count), folder)
+    print(f"=> {written[0]} to {written[-1]}: the {len(written)} parts of {path}")
     return 0
 
 
 def info_command(path: str) -> int:
     """Print what is inside."""
-    with BetonFile(path) as file:
+    with open_beton(path) as file:
         fields = ", ".join(f"{name} ({kind})" for name, kind in file.fields.items())
-        print(f"=> {path}: FFCV format {VERSION}, {len(file)} samples, {_megabytes(file.bytes)}")
+        parts = f" in {len(file.parts)} files" if isinstance(file, JoinedFile) else ""
+        print(f"=> {path}: FFCV format {VERSION}, {len(file)} samples{parts}, {_megabytes(file.bytes)}")
         _line("fields", f"{fields}; pages of {file.page_size / 2**20:g} MiB")
         for column in file.columns.values():
             for name, text in column.field.summary(column.records, column.sizes).items():
-                _line(name, text)
+                _line(name or column.name, text)
         _print_classes(file)
         if file.card is None:
             _line("card", f"none ({card_path(path)}): no class names, parameters and checksums")
@@ -151,4 +202,9 @@ COMMANDS: dict[str, tuple[Callable[..., int], int, int]] = {
     "info": (info_command, 1, 1),
     "preview": (preview_command, 1, 2),
     "compare": (compare_command, 2, 2),
+    "export": (export_command, 2, 2),
+    "merge": (merge_command, 2, 10**6),
+    "split": (split_command, 2, 3),
 }
+# Options of a command: keywords of its function
+OPTIONS: dict[str, tuple[str, ...]] = {"export": ("format",)}

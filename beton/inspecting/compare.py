@@ -12,6 +12,7 @@ from beton.errors import DamagedSample, UserError
 from beton.format.fields.base import Field
 from beton.format.fields.image import Image
 from beton.format.file import BetonFile
+from beton.format.joined import open_beton
 from beton.format.photo_files import UNREADABLE
 from beton.inspecting.each import each
 from beton.sources.imagefolder import PhotoFolder, open_source
@@ -23,7 +24,7 @@ def compare(path: str, folder: str) -> tuple[list[str], str]:
 
     Class by class: photos of a class are compared one by one where there are as many in the file as in the folder.
     """
-    with BetonFile(path) as file:
+    with open_beton(path) as file:
         source = open_source(folder, "", empty_classes="keep")
         if file.labels is None:
             raise UserError(f"{path} has no int field 'label'", "compare a file of photos and labels")
@@ -125,10 +126,13 @@ def _difference(file: BetonFile, sample: int, source: PhotoFolder, index: int, f
         encoded = field.encode(values[name], field.choice_of(record))
         if encoded.error is not None:
             return f"it cannot be read in the folder ({encoded.error})"
-        expected = np.array([(*encoded.values, record[field.pointer])], field.record)[0]
+        column, address = file.columns[name], 0
+        if column.sizes is not None:
+            address = int(column.addresses[sample])
+        expected = np.array([field.row(encoded.values, address)], field.record)[0]
         if expected != record:
             return f"it is {field.describe(record)} instead of {field.describe(expected)}"
-        if not np.array_equal(encoded.payload, np.frombuffer(payloads[name], np.uint8)):
+        if encoded.payload is not None and encoded.payload.tobytes() != payloads[name]:
             return "its pixels differ"
     return None
 

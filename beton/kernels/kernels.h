@@ -42,12 +42,19 @@ struct Picture {
     Plane planes[3];
 };
 
+// What the weights of one axis lie in.
+struct WeightSpace {
+    std::vector<int32_t> numbers, starts;
+    std::vector<float> floats, of_picks;
+    std::vector<uint8_t> picks;
+};
+
 // Memory that is used again for each photo. One for each thread.
 struct Scratch {
-    std::vector<uint8_t> bytes[4];    // jpeg.cpp, blocks_decode.cpp: the planes; [3]: what resize.cpp makes on the way
-    std::vector<int32_t> numbers[4];  // resize.cpp: weights
-    std::vector<float> floats[4];     // resize.cpp: weights
-    std::vector<double> doubles;      // resize.cpp: what they are made from
+    std::vector<uint8_t> bytes[4];  // jpeg.cpp, blocks_decode.cpp: the planes; [3]: what resize.cpp makes on the way
+    WeightSpace weights[4];         // weights.cpp: of rows and columns, of brightness and colours
+    std::vector<double> doubles;    // weights.cpp: what they are made from
+    std::vector<std::shared_ptr<void>> kept[4];  // weights.cpp: those of small photos
     std::unique_ptr<void, void (*)(void*)> tables{nullptr, nullptr};  // jpeg.cpp: Huffman tables and the like
 };
 

@@ -89,18 +89,21 @@ ALWAYS_INLINE void sum_columns(const uint8_t* const* rows, int64_t begin, int64_
     });
 }
 
+// 16 pixels of JPEG's YCbCr as three channels.
+ALWAYS_INLINE void to_rgb(Floats bright, Floats blue, Floats red, Bytes* rgb) {
+    blue = blue + splat(-128), red = red + splat(-128);
+    store_rounded((uint8_t*)&rgb[0], bright + red * splat(1.402f));
+    store_rounded((uint8_t*)&rgb[1], bright + blue * splat(-0.344136f) + red * splat(-0.714136f));
+    store_rounded((uint8_t*)&rgb[2], bright + blue * splat(1.772f));
+}
+
 // 16 pixels of one row from x on, from the planes' rows, as three channels.
 template <Picture::Kind KIND>
 ALWAYS_INLINE void channels(const uint8_t* const* row, int64_t x, Bytes* rgb) {
-    uint8_t* made[3] = {(uint8_t*)&rgb[0], (uint8_t*)&rgb[1], (uint8_t*)&rgb[2]};
     if (KIND == Picture::GRAY) {
         rgb[0] = rgb[1] = rgb[2] = *(const Bytes*)(row[0] + x);
-    } else {  // JPEG's YCbCr
-        const Floats bright = load_bytes(row[0] + x);
-        const Floats blue = load_bytes(row[1] + x) + splat(-128), red = load_bytes(row[2] + x) + splat(-128);
-        store_rounded(made[0], bright + red * splat(1.402f));
-        store_rounded(made[1], bright + blue * splat(-0.344136f) + red * splat(-0.714136f));
-        store_rounded(made[2], bright + blue * splat(1.772f));
+    } else {
+        to_rgb(load_bytes(row[0] + x), load_bytes(row[1] + x), load_bytes(row[2] + x), rgb);
     }
 }
 
@@ -139,7 +142,7 @@ struct Writer {
         float* to = target.numbers + 3 * y * target.row;
         int64_t x = 0;
         for (int i = 0; x + LANES <= 3 * width; x += LANES, i = i == 2 ? 0 : i + 1) {
-            const Floats sum = rounded(sum_of<TAPS>(source + x, step, weights, taps));
+            const Floats sum = rounded<true>(sum_of<TAPS>(source + x, step, weights, taps));
             store(to + x, sum * load(scale[i]) + load(shift[i]));
         }
         if (x == 3 * width) return;
@@ -148,10 +151,17 @@ struct Writer {
         put(3 * y * target.row + x, last, int(x / LANES % 3), 3 * width - x);
     }
 
+    // 16 pixels of row `y` from x on, or as many as there are
+    ALWAYS_INLINE void put_pixels(int64_t y, int64_t x, const Bytes* interleaved) const {
+        for (int i = 0; i < 3; i++) {
+            const int64_t count = std::min<int64_t>(LANES, 3 * (width - x) - i * LANES);
+            if (count > 0) put(3 * (y * target.row + x) + i * LANES, interleaved[i], i, count);
+        }
+    }
+
     template <Picture::Kind KIND>
     ALWAYS_INLINE void write(int64_t y, const uint8_t* const* row) const {
         for (int64_t x = 0; x < width; x += LANES) {
-            const int64_t pixels = std::min<int64_t>(LANES, width - x);
             Bytes rgb[3], out[3];
             if (KIND == Picture::RGB) {
                 for (int i = 0; i < 3; i++) out[i] = *(const Bytes*)(row[0] + 3 * x + i * LANES);
@@ -159,20 +169,18 @@ struct Writer {
                 channels<KIND>(row, x, rgb);
                 interleave(rgb, out);
             }
-            for (int i = 0; i < 3; i++) {
-                const int64_t count = std::min<int64_t>(LANES, 3 * pixels - i * LANES);
-                if (count > 0) put(3 * (y * target.row + x) + i * LANES, out[i], i, count);
-            }
+            put_pixels(y, x, out);
         }
     }
 };
 
-// A part of an RGB photo as it is, or mirrored. Rows are copied first, for a vector reads beyond their ends.
+// A part of an RGB photo as it is, or mirrored. Rows are copied first where a vector would read beyond their ends.
 ALWAYS_INLINE void copy(const Job& job, const Writer& writer) {
     const Plane& plane = job.planes[0];
-    uint8_t* row = job.last[0] + 3 * LANES;
+    uint8_t* copied = job.last[0] + 3 * LANES;
     for (int64_t y = 0; y < job.height; y++) {
-        std::memcpy(row, plane.pixels + y * plane.step, size_t(3 * job.width));
+        const uint8_t* row = plane.pixels + y * plane.step;
+        if (job.width % LANES) row = (uint8_t*)std::memcpy(copied, row, size_t(3 * job.width));
         const uint8_t* made = row;
         if (job.mirror) {
             uint8_t* to = job.square;
@@ -250,9 +258,18 @@ ALWAYS_INLINE void all_passes(const Job& job, const Writer& writer) {
     }
 }
 
+}  // namespace
+}  // namespace kernels
+
+#include "enlarge.h"
+
+namespace kernels {
+namespace {
+
 void all_passes(const Job& job, const Target& target) {
     const Writer writer(target, job.width);
     if (job.copy) return copy(job, writer);
+    if (job.enlarge) return enlarge(job, writer);
     if (job.kind == Picture::RGB) return all_passes<Picture::RGB>(job, writer);
     if (job.kind == Picture::YCC) return all_passes<Picture::YCC>(job, writer);
     all_passes<Picture::GRAY>(job, writer);

@@ -15,185 +15,13 @@
 namespace kernels {
 namespace {
 
-template <class Value>
-void grow(std::vector<Value>& space, int64_t size) {
-    if (int64_t(space.size()) < size) space.resize(size);
-}
-
-// One axis of a Crop.
-struct Axis {
-    double start, length;   // the box, in pixels of the photo (of the shrunken one, if it was decoded so)
-    int64_t pixels;         // of that photo
-    int64_t size;           // the box is resized to so many,
-    int64_t window, count;  // of which the image shows `count` from `window` on
-    bool mirror;
-    int filter;
-};
-
-enum Filter { BILINEAR = 0, BICUBIC = 1, AREA = 2 };
-
-// Which pixel of the resized box the image shows at i.
-ALWAYS_INLINE int64_t shown(const Axis& axis, int64_t i) {
-    if (axis.mirror) i = axis.count - 1 - i;
-    i += axis.window;
-    if (i >= 0 && i < axis.size) return i;
-    int64_t period = std::max<int64_t>(1, 2 * (axis.size - 1));
-    i %= period;
-    if (i < 0) i += period;
-    return std::min(i, period - i);
-}
-
-// How far from its centre a pixel of the resized box looks, in pixels of the photo.
-double reach_of(const Axis& axis) {
-    double scale = axis.length / axis.size;
-    if (axis.filter == AREA) return scale / 2;
-    return std::max(1.0, scale) * (axis.filter == BILINEAR ? 1 : 2);
-}
-
-// The cubic of Keys (1981) with a = -0.5, as Pillow has it.
-ALWAYS_INLINE float cubic(float x) {
-    if (x < 1) return (1.5f * x - 2.5f) * x * x + 1;
-    return x < 2 ? ((-0.5f * x + 2.5f) * x - 4) * x + 2 : 0;
-}
-
-// Sets the weights of the photo's pixels first, first + 1, ... in pixel `at` of the resized box; returns their number.
-ALWAYS_INLINE int64_t pixel_weights(const Axis& axis, double scale, double reach, int64_t at, int64_t& first, float* weights) {
-    const double centre = axis.start + (at + 0.5) * scale;
-    const double low = std::max(centre - reach, axis.start);
-    const double high = std::min(centre + reach, axis.start + axis.length);
-    const int64_t last = std::min(int64_t(axis.start + axis.length + 0.999999), axis.pixels);
-    int64_t end;
-    if (axis.filter == AREA) {  // the slack keeps rounding from adding a pixel of no weight
-        first = std::min(int64_t(low + 1e-6), last - 1), end = std::min(int64_t(high + 0.999999), last);
-        end = std::max(end, first + 1);
-        for (int64_t k = first; k < end; k++) {
-            weights[k - first] = float(std::min<double>(k + 1, high) - std::max<double>(k, low));
-        }
-    } else {
-        first = std::min(int64_t(low + 0.5), last - 1), end = std::min(int64_t(high + 0.5), last);
-        end = std::max(end, first + 1);
-        const float stretch = float(1 / std::max(1.0, scale));
-        for (int64_t k = first; k < end; k++) {
-            const float x = std::fabs(float(k + 0.5 - centre)) * stretch;
-            weights[k - first] = axis.filter == BILINEAR ? std::max(0.0f, 1 - x) : cubic(x);
-        }
+// Whether columns are not shrunk and few rows are added up, in their order: enlarge.h has a faster way then.
+bool enlarges(const Job& job, const Crop& crop, int planes) {
+    if (job.rows_first || crop.top < 0 || crop.top + crop.height > crop.rows) return false;
+    for (int p = 0; p < std::min(planes, 2); p++) {
+        if (!job.columns[p].starts || job.rows[p].taps > FEW_TAPS) return false;
     }
-    float total = 0;
-    for (int64_t k = 0; k < end - first; k++) total += weights[k];
-    if (total <= 0) weights[0] = total = 1;
-    total = 1 / total;
-    for (int64_t k = 0; k < end - first; k++) weights[k] *= total;
-    return end - first;
-}
-
-// Weights of pixels -> weights of samples that cover `factor` pixels each. Changes `first`, returns the number.
-ALWAYS_INLINE int64_t sample_weights(int factor, bool triangle, int64_t samples, int64_t& first, const float* of_pixels,
-                              int64_t count, float* of_samples) {
-    const int64_t last = samples - 1;
-    const int64_t begin = std::max<int64_t>(0, std::min(first / factor, last) - 1);
-    const int64_t end = std::min(last, (first + count - 1) / factor + 1) + 1;
-    for (int64_t k = 0; k < end - begin; k++) of_samples[k] = 0;
-    for (int64_t k = 0; k < count; k++) {
-        const int64_t own = std::min((first + k) / factor, last);
-        float weight = of_pixels[k];
-        if (triangle) {  // libjpeg: a pixel is 3/4 of its own sample and 1/4 of the nearer neighbour
-            const int64_t other = std::min(std::max<int64_t>(own + ((first + k) % 2 ? 1 : -1), 0), last);
-            of_samples[other - begin] += weight * 0.25f;
-            weight *= 0.75f;
-        }
-        of_samples[own - begin] += weight;
-    }
-    first = begin;
-    return end - begin;
-}
-
-// What make_weights() makes for means over areas of a channel of full size, with the same bits in less time: loops over
-// pixels that the compiler turns into vectors.
-FOR_EACH_CPU
-void area_weights(const Axis& axis, int64_t prepared, std::vector<int32_t>& numbers, std::vector<float>& floats,
-                  std::vector<double>& doubles, Weights& made) {
-    const double scale = axis.length / axis.size, reach = reach_of(axis), start = axis.start;
-    const double stop = axis.start + axis.length;
-    const int32_t last = int32_t(std::min(int64_t(stop + 0.999999), axis.pixels));
-    grow(numbers, 2 * prepared);
-    grow(doubles, 2 * prepared);
-    int32_t *first = numbers.data(), *counts = first + prepared;
-    double *low = doubles.data(), *high = low + prepared;
-    for (int64_t i = 0; i < prepared; i++) counts[i] = int32_t(shown(axis, std::min(i, axis.count - 1)));
-    for (int64_t i = 0; i < prepared; i++) {
-        const double centre = start + (counts[i] + 0.5) * scale;
-        low[i] = std::max(centre - reach, start), high[i] = std::min(centre + reach, stop);
-        first[i] = std::min(int32_t(low[i] + 1e-6), last - 1);
-        counts[i] = std::max(std::min(int32_t(high[i] + 0.999999), last), first[i] + 1) - first[i];
-    }
-    int32_t begin = first[0], end = 0, taps = 1;
-    for (int64_t i = 0; i < prepared; i++) {
-        begin = std::min(begin, first[i]), end = std::max(end, first[i] + counts[i]), taps = std::max(taps, counts[i]);
-    }
-    made.begin = begin, made.end = end, made.taps = made.stride = taps;
-    grow(floats, 2 * prepared * taps + prepared);
-    made.first = first, made.weights = floats.data();
-    float *of_tap = made.weights + prepared * taps, *totals = of_tap + prepared * taps;
-    for (int64_t i = 0; i < prepared; i++) totals[i] = 0;
-    for (int32_t k = 0; k < taps; k++, of_tap += prepared) {
-        for (int64_t i = 0; i < prepared; i++) {
-            const double at = first[i] + k;
-            const float weight = float(std::min(at + 1, high[i]) - std::max(at, low[i]));
-            of_tap[i] = k < counts[i] ? weight : 0.0f;
-            totals[i] += of_tap[i];
-        }
-    }
-    of_tap -= prepared * taps;
-    for (int64_t i = 0; i < prepared; i++) {
-        if (totals[i] <= 0) of_tap[i] = totals[i] = 1;
-        totals[i] = 1 / totals[i];
-        const int32_t back = std::max(0, first[i] + taps - end);  // every pixel has `taps` samples that exist
-        first[i] -= back;
-        float* weights = made.weights + i * taps;
-        for (int32_t k = 0; k < taps; k++) weights[k] = k < back ? 0.0f : of_tap[(k - back) * prepared + i] * totals[i];
-    }
-}
-
-// The weights of one axis for a channel of `samples` samples that cover `factor` pixels each, in `place` of the scratch.
-// `prepared` pixels are worked out: those beyond axis.count repeat the last one.
-FOR_EACH_CPU
-void make_weights(const Axis& axis, int factor, bool triangle, int64_t samples, int64_t prepared,
-                  Scratch& scratch, int place, Weights& made) {
-    std::vector<int32_t>& numbers = scratch.numbers[place];
-    std::vector<float>& floats = scratch.floats[place];
-    if (factor == 1 && axis.filter == AREA) return area_weights(axis, prepared, numbers, floats, scratch.doubles, made);
-    const double scale = axis.length / axis.size, reach = reach_of(axis);
-    const int64_t most = int64_t(2 * reach) + 4;
-    made.stride = std::max<int64_t>(most, most / factor + 5);
-    grow(numbers, 2 * prepared);
-    grow(floats, prepared * made.stride + most);
-    made.first = numbers.data(), made.weights = floats.data();
-    int32_t* counts = made.first + prepared;
-    float* of_pixels = made.weights + prepared * made.stride;
-    made.begin = samples, made.end = 0, made.taps = 1;
-    for (int64_t i = 0; i < prepared; i++) {
-        float* weights = made.weights + i * made.stride;
-        const int64_t at = shown(axis, std::min(i, axis.count - 1));
-        int64_t first, count;
-        if (factor == 1) {
-            count = pixel_weights(axis, scale, reach, at, first, weights);
-        } else {
-            count = pixel_weights(axis, scale, reach, at, first, of_pixels);
-            count = sample_weights(factor, triangle, samples, first, of_pixels, count, weights);
-        }
-        made.first[i] = int32_t(first), counts[i] = int32_t(count);
-        made.begin = std::min(made.begin, first), made.end = std::max(made.end, first + count);
-        made.taps = std::max(made.taps, count);
-    }
-    for (int64_t i = 0; i < prepared; i++) {  // every pixel has `taps` weights, of samples that exist
-        float* weights = made.weights + i * made.stride;
-        if (counts[i] == made.taps) continue;  // they end within the samples, as they are
-        const int64_t back = std::max<int64_t>(0, made.first[i] + made.taps - made.end);
-        made.first[i] -= int32_t(back);
-        for (int64_t k = made.taps - 1; k >= 0; k--) {
-            weights[k] = k >= back && k - back < counts[i] ? weights[k - back] : 0.0f;
-        }
-    }
+    return true;
 }
 
 // Give a job its memory. All sizes are multiples of 16 bytes.
@@ -216,9 +44,12 @@ void lay_out(Job& job, const Picture& picture, int planes, int channels, Scratch
         widest = std::max(widest, padded(bytes));
         total += narrow[p] + between[p] + last[p];
     }
-    grow(scratch.bytes[3], total + widest * LANES);
+    const int64_t ring = FEW_TAPS * padded(job.width) * channels * int64_t(sizeof(float)), line = widest + 2 * LANES;
+    grow(scratch.bytes[3], total + widest * LANES + planes * ring + line);
     uint8_t* at = scratch.bytes[3].data();
     job.square = at, at += widest * LANES;
+    job.line = at, at += line;
+    for (int p = 0; p < planes; p++) job.ring[p] = (float*)at, at += ring;
     for (int p = 0; p < planes; p++) {
         Plane& plane = job.planes[p] = picture.planes[p];
         if (narrow[p]) {
@@ -285,15 +116,16 @@ void resize(const Picture& picture, const Crop& crop, const Target& target, Scra
     for (int p = 0; p < std::min(planes, 2); p++) {
         const Plane& plane = picture.planes[p];
         const bool triangle = plane.full_width > 2 || plane.wide == 1;  // libjpeg repeats where there are but two
-        make_weights(axes[0], plane.tall, triangle && plane.tall == 2, plane.full_height, padded(crop.height),
+        make_weights({axes[0], plane.tall, triangle && plane.tall == 2, plane.full_height, padded(crop.height), 0},
                      scratch, 2 * p, job.rows[p]);
-        make_weights(axes[1], plane.wide, triangle && plane.wide == 2, plane.full_width, padded(crop.width),
+        make_weights({axes[1], plane.wide, triangle && plane.wide == 2, plane.full_width, padded(crop.width), channels},
                      scratch, 2 * p + 1, job.columns[p]);
     }
     // Pillow 13 begins with the rows where that leaves much less to do
     const int64_t fewer_rows = int64_t(axes[0].length) - crop.rows;
     const int64_t fewer_columns = int64_t(axes[1].length) - crop.columns;
     job.rows_first = fewer_rows > 0 && fewer_rows > 2 * fewer_columns;
+    job.enlarge = enlarges(job, crop, planes), job.clamp = crop.filter == BICUBIC;
     lay_out(job, picture, planes, channels, scratch);
     passes()(job, target);
 }

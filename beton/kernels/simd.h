@@ -35,10 +35,16 @@ ALWAYS_INLINE void store_rounded(uint8_t* to, Floats a) {
     _mm_storeu_si128((__m128i*)to, _mm512_cvtusepi32_epi8(_mm512_cvttps_epi32(up)));
 }
 
-// The same numbers, not stored
+// The same numbers, not stored. Without CLAMP they must be within 0 ... 255 already
+template <bool CLAMP>
 ALWAYS_INLINE Floats rounded(Floats a) {
-    const __m512 up = _mm512_max_ps(_mm512_add_ps(a.v, _mm512_set1_ps(0.5f)), _mm512_setzero_ps());
-    return {_mm512_cvtepi32_ps(_mm512_min_epi32(_mm512_cvttps_epi32(up), _mm512_set1_epi32(255)))};
+    const __m512 whole = _mm512_roundscale_ps(_mm512_add_ps(a.v, _mm512_set1_ps(0.5f)), 3 | _MM_FROUND_NO_EXC);
+    if (!CLAMP) return {whole};
+    return {_mm512_min_ps(_mm512_max_ps(whole, _mm512_setzero_ps()), _mm512_set1_ps(255))};
+}
+ALWAYS_INLINE Floats load_picked(const uint8_t* from, const uint8_t* places) {
+    const __m128i all = _mm_loadu_si128((const __m128i*)from), pick = _mm_loadu_si128((const __m128i*)places);
+    return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_shuffle_epi8(all, pick)))};
 }
 
 #elif defined(__AVX2__)
@@ -61,10 +67,21 @@ ALWAYS_INLINE void store_rounded(uint8_t* to, Floats a) {
     const __m128i low = _mm256_castsi256_si128(words), high = _mm256_extracti128_si256(words, 1);
     _mm_storeu_si128((__m128i*)to, _mm_packus_epi16(low, high));
 }
-ALWAYS_INLINE __m256 within_byte(__m256i v) {
-    return _mm256_cvtepi32_ps(_mm256_min_epi32(_mm256_max_epi32(v, _mm256_setzero_si256()), _mm256_set1_epi32(255)));
+template <bool CLAMP>
+ALWAYS_INLINE __m256 rounded(__m256 v) {
+    const __m256 whole = _mm256_round_ps(_mm256_add_ps(v, _mm256_set1_ps(0.5f)), _MM_FROUND_TO_ZERO | _MM_FROUND_NO_EXC);
+    return CLAMP ? _mm256_min_ps(_mm256_max_ps(whole, _mm256_setzero_ps()), _mm256_set1_ps(255)) : whole;
 }
-ALWAYS_INLINE Floats rounded(Floats a) { return {within_byte(whole(a.v)), within_byte(whole(a.w))}; }
+template <bool CLAMP>
+ALWAYS_INLINE Floats rounded(Floats a) {
+    return {rounded<CLAMP>(a.v), rounded<CLAMP>(a.w)};
+}
+ALWAYS_INLINE Floats load_picked(const uint8_t* from, const uint8_t* places) {
+    const __m128i all = _mm_loadu_si128((const __m128i*)from), pick = _mm_loadu_si128((const __m128i*)places);
+    const __m128i picked = _mm_shuffle_epi8(all, pick);
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(picked)),
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(picked, 8)))};
+}
 
 #else
 
@@ -101,10 +118,16 @@ ALWAYS_INLINE void store_rounded(uint8_t* to, Floats a) {
         to[i] = uint8_t(up < 0 ? 0 : up > 255 ? 255 : up);
     }
 }
+template <bool CLAMP>
 ALWAYS_INLINE Floats rounded(Floats a) {
     uint8_t bytes[LANES];
     store_rounded(bytes, a);
     return load_bytes(bytes);
+}
+ALWAYS_INLINE Floats load_picked(const uint8_t* from, const uint8_t* places) {
+    Floats made;
+    for (int i = 0; i < LANES; i++) made.v[i] = from[places[i]];
+    return made;
 }
 
 #endif

@@ -80,6 +80,10 @@ class Pipeline:
         """What is left to do on a GPU for each column: a function of the tensor, or None."""
         return None
 
+    def batch_of(self, columns: tuple) -> Any:
+        """What is handed out of the tuple of a batch's columns."""
+        return self.Batch._make(columns)
+
     # What it gives
 
     def batches(self, epoch: int, start: int = 0) -> Iterator[tuple]:
@@ -101,12 +105,12 @@ class Pipeline:
         process = os.getpid()
         with closing(self.read(epoch, samples, keys, start)) as batches:
             if not self.on_gpu:
-                yield from map(self.Batch._make, _only_in(process, batches))
+                yield from map(self.batch_of, _only_in(process, batches))
                 return
             from beton.loading.to_device import to_device
 
             with closing(to_device(batches, self.task, self.finish())) as copied:
-                yield from map(self.Batch._make, _only_in(process, copied))
+                yield from map(self.batch_of, _only_in(process, copied))
 
     def __iter__(self) -> Iterator[tuple]:
         """The batches of the next epoch: of `epoch`, which then counts one more."""
@@ -114,7 +118,9 @@ class Pipeline:
         return self.batches(self.epoch - 1)
 
     def __len__(self) -> int:
-        """Batches of this rank in an epoch."""
+        """Batches of this rank in an epoch; where they are not the same number in all, in the one that comes next."""
+        if self.task.sampling is not None and self.task.sampling.is_ordered:
+            return self.task.batches(self.num_samples, self.epoch)
         return self._length
 
     def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:

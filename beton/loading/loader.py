@@ -11,9 +11,11 @@ from __future__ import annotations
 import math
 import os
 from collections import deque, namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
@@ -22,15 +24,21 @@ import numpy as np
 from beton import system
 from beton.errors import DamagedSample, UserError
 from beton.format.fields.base import Decoder
-from beton.format.file import BetonFile
+from beton.format.joined import open_beton
 from beton.format.mapped import MappedFile
-from beton.loading.base import Pipeline
+from beton.format.parts import absolute, text_of
 from beton.loading.buffers import BufferPool
+from beton.loading.columns import as_text, class_names, wanted
 from beton.loading.damage import POLICIES, RAISE, SKIP, SUBSTITUTE, no_substitute, read_substitute
+from beton.loading.position import Positioned
+from beton.loading.sampling import Sampling
 from beton.loading.task import Task
+from beton.rng import permutation
 
 if TYPE_CHECKING:
     import torch
+
+    from beton.loading.statistics import Statistics
 
 # Batches that are prepared while one is used (FFCV's batches_ahead).
 _AHEAD = 3
@@ -39,14 +47,24 @@ _AHEAD = 3
 _CHUNK_NUMBERS, _FEWEST, _MOST = 8 * 224 * 224 * 3, 8, 1024
 
 
-class Loader(Pipeline):
+class Loader(Positioned):
     """Batches of a .beton: `for images, labels in loader` is one epoch, each time the next one.
 
-    A batch is a named tuple with a tensor for each field of the file, in its order: images N x C x H x W
-    (channels_last; of `dtype`, or uint8 without normalize), numbers int64, N. It stays as it is while it is held.
+    A batch is a named tuple with a column for each field of the file, in its order: images N x C x H x W
+    (channels_last; of `dtype`, or uint8 without normalize), ints int64, N, floats float64, N, arrays and tensors N x
+    their shape, lists of N strings, bytes or objects (beton/format/fields). It stays as it is while it is held.
 
-    `path`: the file. `batch_size`: samples in a batch. A keyword for each image field: its stages as text, e.g.
-    image="rrc(224)|flip|normalize". `columns`: the fields wanted, in this order (default: all that can be loaded).
+    `path`: the file, or several as one: a list, or a pattern such as 'train-*.beton'. `batch_size`: samples in a batch.
+    A keyword for each field: its stages as text, or a list of such, e.g. image="rrc(224)|flip|normalize", where it
+    takes some, or None to leave it out. `fields`: the same as a dict, for fields whose names are those of other
+    arguments. `columns`: the fields wanted, in this order (default: all). `as_dict`: batches are dicts. `with_indices`:
+    they have the numbers of their samples too, `indices`, int64, N.
+
+    `indices`: only these samples (a subset, a fold). `weights`: as many samples as there are, drawn with replacement in
+    proportion to these numbers, one for each of the file or of `indices`. `order`: a function that gives the samples of
+    an epoch for its number, or a torch Sampler, whose generator begins with the seed and the epoch; all ranks share
+    what it gives, unless a DistributedSampler has shared it already (then leave `rank` and `world_size` out).
+
     `workers`: threads (default: all cores). `device`: where batches go, a torch device. `dtype`: torch dtype of
     normalised images (default float32). `seed`: order and augmentations depend on it, the epoch and the sample
     alone. `shuffle`; `drop_last`: leave out a smaller batch at the end. `in_memory`: False for files larger than
@@ -59,13 +77,20 @@ class Loader(Pipeline):
 
     on_error = POLICIES
     verifies = True
+    _as_dict = _with_indices = False
 
     def __init__(
         self,
-        path: str,
+        path: str | Path | Sequence[str | Path],
         batch_size: int,
         *,
         columns: tuple[str, ...] | None = None,
+        fields: Mapping[str, str | list[str] | None] | None = None,
+        as_dict: bool = False,
+        with_indices: bool = False,
+        indices: Sequence[int] | None = None,
+        weights: Sequence[float] | None = None,
+        order: Callable[[int], Sequence[int]] | Iterable[int] | None = None,
         workers: int | None = None,
         device: str | torch.device = "cpu",
         dtype: torch.dtype | None = None,
@@ -78,12 +103,20 @@ class Loader(Pipeline):
         repeats: int = 1,
         on_error: str = RAISE,
         verify: bool = False,
-        **stages: str | None,
+        **field: str | list[str] | None,
     ):
+        self._as_dict, self._with_indices = as_dict, with_indices
+        sampling = None
+        if not (indices is None and weights is None and order is None):
+            sampling = Sampling(indices, weights, order)
+        if weights is not None and not shuffle:
+            raise UserError("`weights` draw at random, and `shuffle` is False", "leave one of them out")
+        stages = {name: as_text(name, given) for name, given in {**(fields or {}), **field}.items()}
         super().__init__(
             Task(
-                str(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank, world_size,
-                str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns,
+                text_of(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank,
+                world_size, str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns,
+                sampling,
             )
         )  # fmt: skip
 
@@ -91,11 +124,11 @@ class Loader(Pipeline):
 
     def open(self) -> None:
         """Open the file and plan its columns; raises UserError."""
-        task = self.task
-        with BetonFile(task.dataset) as file:
-            self.num_samples, self.classes = len(file), class_names(file)
+        task, self._absolute = self.task, absolute(self.task.dataset)
+        with open_beton(task.dataset) as file:
+            self.num_samples, self.classes, self.fields = len(file), class_names(file), file.fields
             self._mapped = MappedFile(file, task.verify)
-            names = _columns(file, task)
+            names = wanted(file, task)
             self._left = [name for name in file.columns if name not in names]
             self._decoders: list[Decoder] = [
                 file.columns[name].field.decoder(
@@ -103,11 +136,15 @@ class Loader(Pipeline):
                 )
                 for name in names
             ]
-        self._names, self.Batch = names, namedtuple("Batch", names, rename=True)
+            self._columns = file.columns
+        self._names, self._shown = names, [*names, *["indices"] * self._with_indices]
+        if "indices" in names and self._with_indices:
+            raise UserError(f"{task.dataset} has a field 'indices' itself", "leave out `with_indices`")
+        self.Batch = namedtuple("Batch", self._shown, rename=True)
         self._pages = self._mapped.pages()
         numbers = sum(math.prod(decoder.shape) for decoder in self._decoders)
         share = -(-task.batch_size // task.usable_workers)
-        self._chunk = max(_FEWEST, min(_CHUNK_NUMBERS // numbers, share, _MOST))
+        self._chunk = max(_FEWEST, min(_CHUNK_NUMBERS // max(1, numbers), share, _MOST))
         self._pools = [BufferPool((task.batch_size, *d.shape), d.dtype, pinned=self.on_gpu) for d in self._decoders]
 
     def release(self) -> None:
@@ -120,7 +157,41 @@ class Loader(Pipeline):
 
     def finish(self) -> list[Any]:
         """What the decoders leave to the device."""
-        return [decoder.on_device for decoder in self._decoders]
+        return [decoder.on_device for decoder in self._decoders] + [None] * self._with_indices
+
+    def batch_of(self, columns: tuple) -> Any:
+        """A named tuple, or a dict."""
+        return dict(zip(self._shown, columns, strict=True)) if self._as_dict else self.Batch._make(columns)
+
+    def _options(self) -> dict[str, Any]:
+        return {"_as_dict": self._as_dict, "_with_indices": self._with_indices}
+
+    def statistics(self, name: str, samples: int | None = None) -> Statistics:
+        """(mean, std) of each channel of the images of a field, as normalize takes them: for pixels scaled to 0..1 (of
+        float32 arrays as they are).
+
+        Over the whole of the stored images, not the crops; each image has the same weight. Of the file, or `indices`;
+        `samples`: only so many of them, drawn by the seed. Damaged ones are an error, or left out, as `on_error` says.
+        """
+        from beton.loading.statistics import statistics
+
+        if name not in self._columns:
+            raise UserError(f"{self.task.dataset} has no field '{name}'", f"name one of {', '.join(self._columns)}")
+        of = np.unique(
+            np.arange(self.num_samples) if self.task.sampling is None else self._population(self.order(0)[0])
+        )
+        if samples is not None:
+            of = np.sort(of[permutation(len(of), self.task.seed)[:samples]])
+        left_out = partial(self.damaged, replaced=False)
+        return statistics(self._mapped, self._columns[name], of, self.task.usable_workers, left_out)
+
+    def _population(self, epoch_samples: np.ndarray) -> np.ndarray | None:
+        """The samples that may replace a damaged one, None for all; where only an order of the user's says which, those
+        of this epoch."""
+        if self.task.sampling is None:
+            return None
+        known = self.task.sampling.population(self.num_samples)
+        return epoch_samples if known is None else known
 
     @property
     def description(self) -> str:
@@ -135,7 +206,7 @@ class Loader(Pipeline):
         """Generator of the batches on the host from batch `start` on; leaving it early ends its threads."""
         # Which samples are left out shows only when they are read: then the batches before `start` are read too
         passed = start if self.task.on_error == SKIP else 0
-        rest = _Rest(samples, keys, (start - passed) * self.task.batch_size)
+        rest = _Rest(samples, keys, (start - passed) * self.task.batch_size, self._population(samples))
         fewest = self.task.batch_size if self.task.drop_last else 1
         waiting: deque[_Batch] = deque()
         with _Threads(self._decoders, self.task.usable_workers, self._chunk) as threads:
@@ -167,7 +238,9 @@ class Loader(Pipeline):
         if not self.task.in_memory:
             self._mapped.prefetch(samples)
         chunks = [slice(at, min(at + self._chunk, len(samples))) for at in range(0, len(samples), self._chunk)]
-        futures = [threads.submit(self._fill, samples[c], keys[c], [b[c] for b in buffers]) for c in chunks]
+        futures = [
+            threads.submit(self._fill, rest.population, samples[c], keys[c], [b[c] for b in buffers]) for c in chunks
+        ]
         return _Batch(place, samples, buffers, futures)
 
     def _wait(self, batch: _Batch) -> list[int]:
@@ -213,11 +286,16 @@ class Loader(Pipeline):
     def _hand_out(self, batch: _Batch) -> tuple:
         count = len(batch.samples)
         columns = zip(self._decoders, self._pools, batch.buffers, strict=True)
-        return tuple(decoder.to_tensor(pool.hand_out(buffer, count)) for decoder, pool, buffer in columns)
+        shown = tuple(decoder.to_batch(pool.hand_out(buffer, count)) for decoder, pool, buffer in columns)
+        if not self._with_indices:
+            return shown
+        import torch
+
+        return *shown, torch.from_numpy(batch.samples)
 
     # In the threads
 
-    def _fill(self, workers: list, samples: np.ndarray, keys: np.ndarray, targets: list) -> list[tuple]:
+    def _fill(self, workers: list, population, samples: np.ndarray, keys: np.ndarray, targets: list) -> list[tuple]:
         """Make the rows of a few samples; returns (row, DamagedSample) of those that on_error has left out."""
         try:
             self._mapped.check(samples)
@@ -226,11 +304,13 @@ class Loader(Pipeline):
         except DamagedSample:
             if self.task.on_error == RAISE:
                 raise
-        return self._one_by_one(workers, samples, keys, targets)
+        return self._one_by_one(workers, population, samples, keys, targets)
 
-    def _one_by_one(self, workers: list, samples: np.ndarray, keys: np.ndarray, targets: list) -> list[tuple]:
+    def _one_by_one(self, workers: list, population, samples, keys, targets: list) -> list[tuple]:
         """The same where one of them is damaged."""
         damaged = []
+        # Another one of the subset that is read, not of the file
+        count = self.num_samples if population is None else len(population)
         for row in range(len(samples)):
 
             def make(sample: int, row=row) -> None:
@@ -243,10 +323,11 @@ class Loader(Pipeline):
             except DamagedSample as error:
                 damaged.append((row, error.with_traceback(None)))  # it would keep this frame, and all in it
                 if self.task.on_error == SUBSTITUTE:
-                    found = read_substitute(make, keys[row], self.num_samples, (DamagedSample,))
+                    of = make if population is None else lambda place, make=make: make(int(population[place]))
+                    found = read_substitute(of, keys[row], count, (DamagedSample,))
                     if found is None:
                         raise no_substitute(f"sample {samples[row]}", self.task.dataset) from None
-                    samples[row] = found[0]
+                    samples[row] = found[0] if population is None else population[found[0]]
         return damaged
 
     def _run(self, workers: list, samples: np.ndarray, keys: np.ndarray, targets: list) -> None:
@@ -299,10 +380,11 @@ class _Threads:
 
 
 class _Rest:
-    """Samples and keys of this epoch not yet assigned to a batch."""
+    """Samples and keys of this epoch not yet assigned to a batch; `population`: what may replace them, None for all."""
 
-    def __init__(self, samples: np.ndarray, keys: np.ndarray, start: int):
-        self._samples, self._keys, self._start, self._end = samples, keys, start, len(samples)
+    def __init__(self, samples: np.ndarray, keys: np.ndarray, start: int, population: np.ndarray | None):
+        self._samples, self._keys, self._end = samples, keys, len(samples)
+        self._start, self.population = min(start, self._end), population
 
     def __len__(self) -> int:
         return self._end - self._start
@@ -326,27 +408,3 @@ class _Batch:
     samples: np.ndarray
     buffers: list[np.ndarray]
     futures: list[Future]
-
-
-def _columns(file: BetonFile, task: Task) -> list[str]:
-    """The columns of a batch, in order; raises UserError for one that the file has not."""
-    names = task.columns
-    if names is None:
-        names = [n for n, column in file.columns.items() if column.field.loads and task.stages.get(n, "") is not None]
-    for name in [*names, *task.stages]:
-        if name not in file.columns:
-            what = f"{file.path} has no field '{name}'; it has {', '.join(file.columns)}"
-            raise UserError(what, "name one of these")
-    if not names:
-        raise UserError(f"no field of {file.path} is wanted", "name one in `columns`")
-    return list(names)
-
-
-def class_names(file: BetonFile) -> list[str]:
-    """Names of the classes, after checking that every label is that of one; numbers where there are no names."""
-    if file.labels is None:
-        return file.classes or []
-    wrong = file.wrong_labels()
-    if len(wrong):
-        raise UserError(file.label_error(wrong[0]), "write the dataset again")
-    return file.classes or [str(c) for c in range(int(file.labels.max()) + 1)]

@@ -37,13 +37,13 @@ def rank_share(order: np.ndarray, batch_size: int, rank: int, world_size: int, d
     return order[rank::world_size]
 
 
-def repeated(order: np.ndarray, repeats: int) -> np.ndarray:
-    """Repeated augmentation: each sample `repeats` times in a row, as views `sample + len(order) * n`.
+def repeated(order: np.ndarray, repeats: int, step: int) -> np.ndarray:
+    """Repeated augmentation: each sample `repeats` times in a row, as views `sample + step * n`.
 
     "Augment your batch", Hoffer et al. 2020; the order is DeiT's RASampler's: ranks take the views in
     turn, so the views of a sample go to different ranks.
     """
-    views = np.arange(repeats) * len(order)
+    views = np.arange(repeats) * step
     return (order[:, None] + views[None, :]).reshape(-1)
 
 

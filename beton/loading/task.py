@@ -11,6 +11,7 @@ import numpy as np
 from beton import system
 from beton.errors import UserError
 from beton.loading import orders
+from beton.loading.sampling import Sampling, numbered
 from beton.rng import sample_keys
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ class Task:
     `repeats`: repeated augmentation, so many different views of a sample in an epoch that is as long as
     before (orders.py). `on_error`: what happens to a damaged sample (damage.py). `verify`: compare each sample
     with its checksum. `columns`: the fields that a batch has, in its order; None for all that the file has.
+    `sampling`: which samples an epoch has, None for all (sampling.py).
     """
 
     dataset: str
@@ -49,6 +51,7 @@ class Task:
     on_error: str = "raise"
     verify: bool = False
     columns: tuple[str, ...] | None = ("image", "label")
+    sampling: Sampling | None = None
 
     @property
     def float_dtype(self) -> Any:
@@ -64,28 +67,43 @@ class Task:
 
         `pages` (int64, one a sample) is where each lies in its file, for data sets that are not held in memory.
         """
-        order = np.arange(num_samples)
-        if self.shuffle and (self.in_memory or pages is None):
-            order = orders.random_order(num_samples, self.seed, epoch)
-        elif self.shuffle:
-            order = orders.quasi_random_order(pages, _WINDOW_PER_BATCH * self.batch_size, self.seed, epoch)
-        views = order  # sample + num_samples * number of the view
+        views = self._views(num_samples, epoch, pages)  # sample + num_samples * number of the view
         if self.repeats > 1:
-            views = orders.repeated(order, self.repeats)[: orders.repeated_length(num_samples, self.world_size)]
+            step = num_samples * (1 + int(views.max()) // num_samples)
+            length = orders.repeated_length(len(views), self.world_size)
+            views = orders.repeated(views, self.repeats, step)[:length]
         drop_last = self.drop_last if drop_last is None else drop_last
         share = orders.rank_share(views, self.batch_size, self.rank, self.world_size, drop_last)
         return share % num_samples, sample_keys(self.seed, epoch, share)
 
-    def batches(self, num_samples: int) -> int:
+    def _views(self, num_samples: int, epoch: int, pages: np.ndarray | None) -> np.ndarray:
+        """The samples of all ranks in their order, before repeated augmentation."""
+        if self.sampling is None:
+            views, count = np.arange(num_samples), num_samples
+        else:
+            samples = self.sampling.samples(num_samples, self.seed, epoch)
+            views, count = numbered(samples, num_samples), len(samples)
+        if not self.shuffle or (self.sampling is not None and self.sampling.is_ordered):
+            return views
+        if self.in_memory or pages is None:
+            return views[orders.random_order(count, self.seed, epoch)]
+        window = _WINDOW_PER_BATCH * self.batch_size
+        return views[orders.quasi_random_order(pages[views % num_samples], window, self.seed, epoch)]
+
+    def batches(self, num_samples: int, epoch: int = 0) -> int:
         """Batches of this rank in an epoch; raises UserError when there are none."""
-        length = num_samples if self.repeats == 1 else orders.repeated_length(num_samples, self.world_size)
+        count = num_samples
+        if self.sampling is not None:
+            self.sampling.check(num_samples)
+            count = self.sampling.length(num_samples, self.seed, epoch)
+        length = count if self.repeats == 1 else orders.repeated_length(count, self.world_size)
         share = len(range(self.rank, length, self.world_size))
         batches = -(-share // self.batch_size)
         if self.drop_last:
             batches = length // (self.batch_size * self.world_size)
         if not batches:
             raise UserError(
-                f"{self.dataset} has {num_samples} samples, too few for one batch of {self.batch_size} "
+                f"{self.dataset} has {count} samples, too few for one batch of {self.batch_size} "
                 f"on each of {self.world_size} ranks",
                 "make `batch_size` smaller",
             )

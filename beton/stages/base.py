@@ -5,7 +5,7 @@ transform that other pipelines use and that the tests compare it with. The file 
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,9 +18,13 @@ class Stage:
     """
 
     stage_index = 0
+    any_pixels: ClassVar[bool] = False  # whether it does images of any number of channels and dtype
 
     def check_images(self, height: int, width: int) -> None:
         """Raise ValueError where the stage cannot do images of this size (pixels)."""
+
+    def check_channels(self, channels: int) -> None:
+        """Raise ValueError where what the stage was given is not for images of so many channels."""
 
     def reference(self) -> Callable:
         """The transform of torchvision or timm (PIL image or tensor) that the JIT operation must agree with.
@@ -30,12 +34,26 @@ class Stage:
         raise NotImplementedError
 
 
+def side_by_side(count: int, *values) -> np.ndarray:
+    """Numbers, or arrays of `count` numbers, side by side (int64, count x len(values))."""
+    made = np.empty((count, len(values)), np.int64)
+    for place, value in enumerate(values):
+        made[:, place] = value
+    return made
+
+
 class Crop(Stage):
     """Cuts a rectangle out of each photo and resizes it to `height` x `width` pixels. Exactly one, and first."""
 
+    any_pixels = True
     height: int
     width: int
     fill: tuple[int, int, int] | None = None
+
+    def check_channels(self, channels: int) -> None:
+        """`fill` must be a colour of so many channels."""
+        if self.fill is not None:
+            colour_of(self.fill, channels)
 
     def boxes(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Rectangles (int64, n x 4: top, left, height, width) of photos of these sizes (int64, n)."""
@@ -62,6 +80,8 @@ class Pixels(Stage):
 class Mirror(Pixels):
     """Mirrors images left-right and does nothing else: directly behind the crop it becomes a part of that."""
 
+    any_pixels = True
+
     def mirrors(self, keys: np.ndarray) -> np.ndarray:
         """Which images are mirrored (bool, n)."""
         raise NotImplementedError
@@ -77,7 +97,12 @@ class Move(Pixels):
     mirrors, it becomes a part of the crop.
     """
 
+    any_pixels = True
     fill: tuple[int, int, int] = (0, 0, 0)
+
+    def check_channels(self, channels: int) -> None:
+        """`fill` must be a colour of so many channels."""
+        colour_of(self.fill, channels)
 
     def moves(self, keys: np.ndarray) -> np.ndarray:
         """By how many pixels each image is moved (int64, n x 2: down, right)."""
@@ -85,10 +110,11 @@ class Move(Pixels):
 
     def apply(self, images: np.ndarray, keys: np.ndarray) -> None:
         """Move images (uint8, n x H x W x 3) in place."""
-        height, width = images.shape[1:3]
+        height, width, channels = images.shape[1:]
+        fill = colour_of(self.fill, channels)
         for image, (down, right) in zip(images, self.moves(keys).tolist(), strict=True):
             before = image.copy()
-            image[:] = self.fill
+            image[:] = fill
             rows, columns = max(0, height - abs(down)), max(0, width - abs(right))
             to, back = (max(0, down), max(0, right)), (max(0, -down), max(0, -right))
             image[to[0] :, to[1] :][:rows, :columns] = before[back[0] :, back[1] :][:rows, :columns]
@@ -114,7 +140,12 @@ class Normalize(Stage):
     `scale_shift` (float32, 6) are the three scales and the three shifts.
     """
 
+    any_pixels = True
     scale_shift: np.ndarray
+
+    def scales_and_shifts(self, channels: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
+        """The scales and the shifts (float32, one a channel) for values from 0 to `unit`."""
+        raise NotImplementedError
 
     def apply(self, images: np.ndarray, target: np.ndarray, dtype: Any) -> None:
         """Write images (uint8, n x H x W x 3) into target: float32, or the bits (uint16) of a 16-bit torch dtype."""
@@ -149,6 +180,15 @@ KINDS = (Crop, Pixels, Normalize, Float)  # in the order in which they may stand
 def kind_of(stage: Stage) -> type[Stage]:
     """Which of KINDS a stage is."""
     return next(kind for kind in KINDS if isinstance(stage, kind))
+
+
+def colour_of(fill: tuple[int, int, int], channels: int) -> tuple[int, ...]:
+    """A colour for images of so many channels; raises ValueError where red, green and blue say nothing of them."""
+    if channels == 3:
+        return tuple(fill)
+    if len(set(fill)) > 1:
+        raise ValueError(f"the colour {fill} is not one number")
+    return (fill[0],) * channels
 
 
 def check_size(size: int | tuple[int, int]) -> tuple[int, int]:

@@ -2,8 +2,20 @@
 
 import numpy as np
 
-from beton.stages.base import Crop, check_choice, check_number, check_size
+from beton.kernels.jit import jit
+from beton.stages.base import Crop, check_choice, check_number, check_size, side_by_side
 from beton.stages.filters import AREA, FILTERS, ResizeToCover, covering
+
+
+@jit
+def _boxes(heights, widths, height, width, ratio):
+    boxes = np.empty((len(heights), 4), np.int64)
+    for n in range(len(heights)):
+        upright = heights[n] * width >= widths[n] * height  # the width decides
+        rows = max(1, int(ratio * (widths[n] * height / width if upright else heights[n])))
+        columns = max(1, int(ratio * (widths[n] if upright else heights[n] * width / height)))
+        boxes[n] = (heights[n] - rows) // 2, (widths[n] - columns) // 2, rows, columns
+    return boxes
 
 
 class Center(Crop):
@@ -25,21 +37,17 @@ class Center(Crop):
     def boxes(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Rectangles (int64, n x 4: top, left, height, width) for photos of these sizes (int64)."""
         if self.interpolation != "area":
-            return np.stack(np.broadcast_arrays(0, 0, heights, widths), axis=1)
-        upright = heights * self.width >= widths * self.height  # the width decides
-        rows = self.ratio * np.where(upright, widths * self.height / self.width, heights)
-        columns = self.ratio * np.where(upright, widths, heights * self.width / self.height)
-        rows, columns = (np.maximum(1, sides.astype(np.int64)) for sides in (rows, columns))
-        return np.stack([(heights - rows) // 2, (widths - columns) // 2, rows, columns], axis=1)
+            return side_by_side(len(keys), 0, 0, heights, widths)
+        return _boxes(heights, widths, self.height, self.width, self.ratio)
 
     def windows(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """The middle of each photo resized (see Crop.windows), rounded as torchvision's CenterCrop does."""
         if self.interpolation == "area":
-            return np.stack(np.broadcast_arrays(self.height, self.width, 0, 0, np.full(len(keys), AREA)), axis=1)
+            return side_by_side(len(keys), self.height, self.width, 0, 0, AREA)
         rows, columns = covering(heights, widths, *self._covered)
         top = np.rint((rows - self.height) / 2).astype(np.int64)
         left = np.rint((columns - self.width) / 2).astype(np.int64)
-        return np.stack(np.broadcast_arrays(rows, columns, top, left, FILTERS[self.interpolation]), axis=1)
+        return side_by_side(len(keys), rows, columns, top, left, FILTERS[self.interpolation])
 
     def reference(self):
         """torchvision's Resize to size / ratio (PIL; for area bilinear), then CenterCrop."""

@@ -1,5 +1,7 @@
 """normalize: from pixels to numbers, (pixel / 255 - mean) / std for each channel."""
 
+from functools import cached_property
+
 import numpy as np
 import torch
 
@@ -9,6 +11,15 @@ from beton.stages.base import Normalize, check_number
 
 # Mean and standard deviation of ImageNet's training photos, as torchvision and ffcv-imagenet have them.
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def _numbers(name: str, values, low: float) -> tuple[float, ...]:
+    given = values if isinstance(values, (tuple, list)) else (values,)
+    for value in given:
+        check_number(name, value, low, 1e6)
+    if not given:
+        raise ValueError(f"{name} has no numbers")
+    return tuple(map(float, given))
 
 
 @jit
@@ -22,19 +33,27 @@ def _look_up(images, table, target):
 
 
 class NormalizeStage(Normalize):
-    """Subtract `mean` and divide by `std` (three numbers each, of pixels scaled to 0..1)."""
+    """Subtract `mean` and divide by `std`: a number for each channel, or one for all, of pixels scaled to 0..1."""
 
     def __init__(self, mean=IMAGENET_MEAN, std=IMAGENET_STD):
-        for name, values, low in (("mean", mean, -10), ("std", std, 1e-6)):
-            if not isinstance(values, (tuple, list)) or len(values) != 3:
-                raise ValueError(f"{name}={values!r} is not three numbers")
-            for value in values:
-                check_number(name, value, low, 1e6)
-        self.mean, self.std = tuple(map(float, mean)), tuple(map(float, std))
-        scale = 1 / (255 * np.array(self.std))
-        # float32, 6: a pixel becomes pixel * scale[c] + shift[c]
-        self.scale_shift = np.concatenate([scale, -np.array(self.mean) / self.std]).astype(np.float32)
+        self.mean, self.std = _numbers("mean", mean, -1e6), _numbers("std", std, 1e-6)
         self._tables, self._kernels, self._on_device = {}, {}, {}
+
+    def check_channels(self, channels: int) -> None:
+        """Raise ValueError unless there are as many numbers, or one for all."""
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, channels):
+                raise ValueError(f"{name}={values!r} is not {'three' if channels == 3 else channels} numbers")
+
+    def scales_and_shifts(self, channels: int, unit: float) -> tuple[np.ndarray, np.ndarray]:
+        """The scales and the shifts (float32, one a channel) for values from 0 to `unit`."""
+        scale, shift = 1 / (unit * np.array(self.std)), -np.array(self.mean) / self.std
+        return tuple(np.broadcast_to(values, channels).astype(np.float32) for values in (scale, shift))
+
+    @cached_property
+    def scale_shift(self) -> np.ndarray:
+        """float32, 6: a pixel becomes pixel * scale[c] + shift[c]."""
+        return np.concatenate(self.scales_and_shifts(3, 255))
 
     def table(self, dtype: torch.dtype) -> np.ndarray:
         """The result for each value and channel (256 x 3): float32, or the bits (uint16) of a 16-bit type."""

@@ -9,8 +9,8 @@ from beton.stages.base import KINDS, Crop, Float, Normalize, Stage, kind_of
 STAGES = Plugins("stage", "beton.stages", "STAGE", others=("base", "filters", "parse", "plan"))
 
 
-def parse(text: str) -> list[Stage]:
-    """The stages of a pipeline text, checked for their order; raises UserError."""
+def parse(text: str, channels: int = 3) -> list[Stage]:
+    """The stages of a pipeline text for images of so many channels, checked for their order; raises UserError."""
     text = " ".join(text.split())  # messages are of one line
     stages = [_stage(part.strip(), index) for index, part in enumerate(text.split("|"))]
     kinds = [kind_of(stage) for stage in stages]
@@ -25,12 +25,16 @@ def parse(text: str) -> list[Stage]:
             stage.check_images(stages[0].height, stages[0].width)
         except ValueError as error:
             raise UserError(f"in '{text}' {error}", "make it smaller, or the images larger") from None
+        try:
+            stage.check_channels(channels)
+        except ValueError as error:
+            raise UserError(f"in '{text}' {error}", f"give one for each of the {channels} channels") from None
     return stages
 
 
 def _stage(text: str, index: int) -> Stage:
     """One stage such as "rrc(176, scale=(0.25, 1.0))"; arguments are literals, nothing is evaluated."""
-    name, values, named = _call(text)
+    name, values, named = call(text)
     try:
         stage = STAGES.get(name)(*values, **named)
     except (TypeError, ValueError) as error:
@@ -39,16 +43,16 @@ def _stage(text: str, index: int) -> Stage:
     return stage
 
 
-def _call(text: str) -> tuple[str, list, dict]:
-    """Name, arguments and keyword arguments of a stage."""
+def call(text: str) -> tuple[str, list, dict]:
+    """Name, arguments and keyword arguments of a text such as "rrc(176, ratio=(1, 1))"; raises UserError."""
     try:
-        call = ast.parse(text, mode="eval").body
+        found = ast.parse(text, mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):  # the latter ones: \0, nested too deeply
         raise UserError(f"cannot read the stage '{text}'", "write it as name or name(1, key=2)") from None
     arguments, keywords = [], []
-    if isinstance(call, ast.Call):
-        call, arguments, keywords = call.func, call.args, call.keywords
-    name = ast.unparse(call) if isinstance(call, (ast.Name, ast.Attribute)) else ""
+    if isinstance(found, ast.Call):
+        found, arguments, keywords = found.func, found.args, found.keywords
+    name = ast.unparse(found) if isinstance(found, (ast.Name, ast.Attribute)) else ""
     if not name.replace(".", "").isidentifier():
         raise UserError(f"cannot read the stage '{text}'", "write it as name or name(1, key=2)")
     try:

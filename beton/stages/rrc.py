@@ -4,7 +4,7 @@ import numpy as np
 
 from beton.kernels.jit import jit
 from beton.rng import uniform
-from beton.stages.base import Crop, check_choice, check_range, check_size
+from beton.stages.base import Crop, check_choice, check_range, check_size, side_by_side
 from beton.stages.filters import AREA, FILTERS
 
 _TRIES = 10
@@ -76,8 +76,8 @@ class Rrc(Crop):
         if self.interpolation == "random":
             filters = _drawn_filters(keys, self.stage_index)
         else:
-            filters = np.full(len(keys), FILTERS.get(self.interpolation, AREA))
-        return np.stack(np.broadcast_arrays(self.height, self.width, 0, 0, filters), axis=1)
+            filters = FILTERS.get(self.interpolation, AREA)
+        return side_by_side(len(keys), self.height, self.width, 0, 0, filters)
 
     def reference(self):
         """torchvision's RandomResizedCrop (PIL, so antialiased); for area bilinear, as its ImageNet example has it."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from beton.kernels.jit import jit
 from beton.rng import uniform
-from beton.stages.base import Crop, check_choice, check_colour, check_number, check_size
+from beton.stages.base import Crop, check_choice, check_colour, check_number, check_size, side_by_side
 from beton.stages.filters import FILTERS, ResizeToCover, covering
 
 
@@ -43,14 +43,14 @@ class Src(Crop):
 
     def boxes(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """The whole of each photo (int64, n x 4: top, left, height, width)."""
-        return np.stack(np.broadcast_arrays(0, 0, heights, widths), axis=1)
+        return side_by_side(len(keys), 0, 0, heights, widths)
 
     def windows(self, heights: np.ndarray, widths: np.ndarray, keys: np.ndarray) -> np.ndarray:
         """Random parts of the resized photos (see Crop.windows)."""
         rows, columns = covering(heights, widths, self.height, self.width)
         top = _offsets(keys, self.stage_index, rows, self.height, self.padding, 0)
         left = _offsets(keys, self.stage_index, columns, self.width, self.padding, 1)
-        return np.stack(np.broadcast_arrays(rows, columns, top, left, FILTERS[self.interpolation]), axis=1)
+        return side_by_side(len(keys), rows, columns, top, left, FILTERS[self.interpolation])
 
     def reference(self):
         """torchvision's Resize (PIL), then RandomCrop with padding."""

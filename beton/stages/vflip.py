@@ -8,28 +8,30 @@ from beton.stages.base import Pixels, check_number
 
 
 @jit
-def _flip(images, keys, stage, p):
-    count, height, width, _ = images.shape
+def _flip(rows, keys, stage, p):
+    count, height, width = rows.shape
     for n in range(count):
         if uniform(keys[n], stage, 0) < p:
             for y in range(height // 2):
                 for x in range(width):
-                    for c in range(3):
-                        upper = images[n, y, x, c]
-                        images[n, y, x, c] = images[n, height - 1 - y, x, c]
-                        images[n, height - 1 - y, x, c] = upper
+                    upper = rows[n, y, x]
+                    rows[n, y, x] = rows[n, height - 1 - y, x]
+                    rows[n, height - 1 - y, x] = upper
 
 
 class VFlip(Pixels):
     """Mirror each image top-bottom with probability `p`."""
+
+    any_pixels = True
 
     def __init__(self, p: float = 0.5):
         check_number("p", p, 0, 1)
         self.p = float(p)
 
     def apply(self, images: np.ndarray, keys: np.ndarray) -> None:
-        """Flip images (uint8, n x H x W x 3) in place."""
-        _flip(images, keys, self.stage_index, self.p)
+        """Flip images (n x H x W x C, C-contiguous, of any dtype) in place."""
+        rows = images.view(np.uint8).reshape(*images.shape[:2], -1)  # bytes
+        _flip(rows, keys, self.stage_index, self.p)
 
     def reference(self):
         """torchvision's RandomVerticalFlip."""

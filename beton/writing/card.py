@@ -8,16 +8,20 @@ from typing import Any
 from beton import system
 from beton.files import partial_path
 from beton.format.card import CARD_VERSION, encoded_checksums, encoded_names
+from beton.format.fields.int import Int
 from beton.format.records import VERSION
 from beton.writing.layout import Layout
 from beton.writing.options import WriteOptions, by_option, parameters, versions
+
+_UNLESS_SET = ("part",)  # options that a card has only where they are given
 
 
 def make_card(path: Path, layout: Layout, source, options: WriteOptions, about, outcome: dict, seconds: float) -> dict:
     """What the partial file of `path` says of itself (beton/format/card.py lists the keys).
 
-    `outcome`: `identity`, `skipped`, `resumed` and the samples' `names` (or None) of the write.
+    `outcome`: `identity`, `skipped`, `resumed`, the samples' `names` and the `part` (or None) of the write.
     """
+    part = outcome.pop("part")
     partial, type_ids = partial_path(path), layout.type_ids
     return {
         "card_version": CARD_VERSION,
@@ -28,12 +32,10 @@ def make_card(path: Path, layout: Layout, source, options: WriteOptions, about, 
         **_facts(layout),
         "notes": dict(Counter(layout.notes.values())),
         "names": encoded_names(outcome.pop("names")),
-        "parameters": {
-            **parameters(layout.fields),
-            **{name: value for name, value in vars(options).items() if name != "resume"},
-        },
+        "parameters": _parameters(layout, source, options),
         "source": about,
         "seed": options.seed,
+        **({} if part is None else {"part": part}),
         **outcome,
         "bytes": os.path.getsize(partial),
         "sha256": system.sha256(partial),
@@ -43,9 +45,18 @@ def make_card(path: Path, layout: Layout, source, options: WriteOptions, about, 
     }
 
 
+def _parameters(layout: Layout, source, options: WriteOptions) -> dict[str, Any] | None:
+    """The options of the fields and of the write; those of the files that a source of stored values takes over."""
+    given = {name: value for name, value in vars(options).items() if name not in ("resume", *_UNLESS_SET)}
+    given |= {name: getattr(options, name) for name in _UNLESS_SET if getattr(options, name) is not None}
+    if hasattr(source, "parameters"):
+        return source.parameters and {**given, **source.parameters}
+    return {**parameters(layout.fields), **given}
+
+
 def _classes(layout: Layout, source) -> dict[str, Any]:
     """Names of the classes and how many samples each has, where there are names."""
-    if source.classes is None or "label" not in layout.records:
+    if source.classes is None or not isinstance(layout.fields.get("label"), Int):
         return {"classes": source.classes}
     counts = Counter(layout.records["label"][: layout.count].tolist())
     return {
@@ -62,8 +73,8 @@ def _facts(layout: Layout) -> dict[str, Any]:
         {
             name: field.facts(
                 layout.records[name][:count],
-                layout.sizes[name][:count] if field.pointer else None,
-                layout.passed[name][:count] if field.pointer else None,
+                layout.sizes[name][:count] if field.pointer is not None else None,
+                layout.passed[name][:count] if field.pointer is not None else None,
             )
             for name, field in layout.fields.items()
         }

@@ -2,6 +2,7 @@
 
 import os
 import zlib
+from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
@@ -27,7 +28,7 @@ class Layout:
         self._file, self.page_size, self.fields, self.notes = file, page_size, fields, {}
         self._metadata = np.zeros(capacity, metadata_record([field.record for field in fields.values()]))
         self.records = {name: self._metadata[f"f{i}"] for i, name in enumerate(fields)}
-        self._stored = [name for name, field in fields.items() if field.pointer]
+        self._stored = [name for name, field in fields.items() if field.pointer is not None]
         self.sizes = {name: np.zeros(capacity, np.int64) for name in self._stored}
         self.passed = {name: np.zeros(capacity, bool) for name in self._stored}
         self.crc32s = np.zeros(capacity, "<u4")
@@ -41,20 +42,19 @@ class Layout:
 
         Returns the step for the journal. Once flush() returns, the payloads outlive the process.
         """
-        payloads = [e.payload for e in encoded if e.payload is not None]
-        size = sum(payload.nbytes for payload in payloads)
+        sample = self.count if sample is None else sample
+        values = [[list(e.values), 0 if e.payload is None else e.payload.nbytes, e.passed, e.note] for e in encoded]
+        step, size = [sample, crc32, values], self._size(values)
         if size > LARGEST_PAGE:
             what = f"{name} takes {size} bytes, more than the largest page of {LARGEST_PAGE}"
-            raise UserError(what, "set `max_resolution`, or write_mode='jpg'")
+            raise UserError(what, "make it smaller: images by `max_resolution`, or write_mode='jpg'")
         address = self._address(size)
         if address != self._position:  # to seek would empty the file's buffer
             self._file.seek(address)
-        for payload in payloads:
-            self._file.write(payload)
+        for field, e in zip(self.fields.values(), encoded, strict=True):
+            if field.pointer is not None:
+                self._file.write(e.payload if e.payload.nbytes else b"\0")
         self._position = address + size
-        sample = self.count if sample is None else sample
-        values = [[list(e.values), 0 if e.payload is None else e.payload.nbytes, e.passed, e.note] for e in encoded]
-        step = [sample, crc32, values]
         self._enter(step)
         return step
 
@@ -65,9 +65,11 @@ class Layout:
     def take_over(self, step: list) -> bool:
         """Enter a sample that an earlier process has placed; False if its payloads do not lie there whole."""
         _, crc32, values = step
-        size = _size(values)
-        self._file.seek(self._address(size))
-        if zlib.crc32(self._file.read(size)) != crc32:
+        found = 0
+        for _, size, at in self._places(values):
+            self._file.seek(at)
+            found = zlib.crc32(self._file.read(size), found)
+        if found != crc32:
             return False
         self._enter(step)
         return True
@@ -80,20 +82,36 @@ class Layout:
 
     def _enter(self, step: list) -> None:
         sample, self.crc32s[step[0]], values = step
-        self._at = self._address(_size(values))
+        address_of = {}
+        for name, size, at in self._places(values):
+            address_of[name], self.sizes[name][sample] = at, size
+        self._at = self._address(self._size(values)) + self._size(values)
         self.notes.pop(sample, None)
         row = []
-        for (name, field), (given, size, passed, note) in zip(self.fields.items(), values, strict=True):
+        for (name, field), (given, _, passed, note) in zip(self.fields.items(), values, strict=True):
             if note:
                 self.notes[sample] = note
-            if field.pointer is None:
-                row.append(given[0] if len(given) == 1 else tuple(given))
-                continue
-            row.append((*given, self._at))
-            self.sizes[name][sample], self.passed[name][sample] = size, passed
-            self._at += size
+            if name in address_of:
+                self.passed[name][sample] = passed
+            row.append(field.row(given, address_of.get(name, 0)))
         self._metadata[sample] = tuple(row)
         self.count = max(self.count, sample + 1)
+
+    def _places(self, values: list) -> Iterator[tuple[str, int, int]]:
+        """Name, size and address of each payload of a journal's step that comes next.
+
+        An empty one has an address of its own, and so takes one byte.
+        """
+        at = self._address(self._size(values))
+        for (name, field), (_, size, *_) in zip(self.fields.items(), values, strict=True):
+            if field.pointer is not None:
+                yield name, size, at
+                at += max(1, size)
+
+    def _size(self, values: list) -> int:
+        """Bytes that all payloads of a journal's step take."""
+        fields = zip(self.fields.values(), values, strict=True)
+        return sum(max(1, size) for field, (_, size, *_) in fields if field.pointer is not None)
 
     def truncate(self) -> None:
         """Drop all that lies in the file but the payloads entered."""
@@ -109,14 +127,17 @@ class Layout:
         for i, (name, type_id) in enumerate(self.type_ids.items()):
             descriptors[i]["type_id"] = type_id
             descriptors[i]["name"][: len(name)] = np.frombuffer(name.encode(), np.uint8)
+            arguments = np.frombuffer(self.fields[name].arguments(), np.uint8)
+            descriptors[i]["arguments"][: len(arguments)] = arguments
         header = np.array((VERSION, len(descriptors), self.page_size, self.count, self._at), HEADER)
         table = np.zeros((self.count, len(self._stored)), ALLOCATION)
         table["sample_id"] = np.arange(self.count)[:, None]
         for column, name in enumerate(self._stored):
-            table[:, column]["ptr"] = self.records[name][self.fields[name].pointer][: self.count]
+            table[:, column]["ptr"] = self.fields[name].addresses(self.records[name])[: self.count]
             table[:, column]["size"] = self.sizes[name][: self.count]
         head = header.tobytes() + descriptors.tobytes() + metadata.tobytes()
         self.index_crc32 = zlib.crc32(table.tobytes(), zlib.crc32(head))
+        self._file.truncate(self._at)  # so far also where there are no payloads
         self._file.seek(self._at)
         self._file.write(table.tobytes())
         self._file.seek(0)
@@ -128,8 +149,3 @@ class Layout:
     def type_ids(self) -> dict[str, int]:
         """The number of each field's type, which may depend on what was stored."""
         return {name: field.type_id(self.records[name][: self.count]) for name, field in self.fields.items()}
-
-
-def _size(values: list) -> int:
-    """Bytes of all payloads of a journal's step."""
-    return sum(size for _, size, *_ in values)

@@ -12,10 +12,12 @@ import cv2
 from beton.errors import UserError
 from beton.format.fields import FIELDS
 from beton.format.fields.base import Field
+from beton.format.parts import parse_part
 from beton.format.records import LONGEST_NAME, VERSION
-from beton.sources.subset import Subset
+from beton.sources.subset import Part, Subset
 
 _DRAWN = 5 << 60  # set apart from what the fields draw
+_USUAL = {"image": "rgb_image", "label": "int"}  # not in the identity, as in files of version 0.1
 _ENCODERS = ("numpy", "opencv-python", "pillow")  # their versions decide the bytes
 
 
@@ -26,7 +28,8 @@ class WriteOptions:
     `num_workers`: threads or processes. `chunk_size`: samples that one takes at a time, at most. `subset`: only the
     first so many samples, -1 for all; `random_subset`: so many, drawn by `seed`. `seed`: chooses what is chosen by
     lot. `on_error`: 'raise' or 'skip' for samples that cannot be read. `resume`: continue a write that was
-    interrupted, and keep what the next one needs; a file that is complete already stays as it is.
+    interrupted, and keep what the next one needs; a file that is complete already stays as it is. `part`: '3/8' for
+    the third eighth of the samples only, stored as in the whole file.
     """
 
     num_workers: int = 16
@@ -36,6 +39,7 @@ class WriteOptions:
     seed: int = 0
     on_error: str = "raise"
     resume: bool = False
+    part: str | None = None
 
     def selected(self, source):
         """The samples of a source that are written, as a source; a Subset is taken as it is."""
@@ -45,14 +49,20 @@ class WriteOptions:
             from beton.rng import permutation
 
             drawn = permutation(len(source), self.seed ^ _DRAWN)[: self.random_subset]
-            return Subset(source, sorted(drawn.tolist()))
-        return source if self.subset < 0 else Subset(source, range(min(self.subset, len(source))))
+            source = Subset(source, sorted(drawn.tolist()))
+        elif self.subset >= 0:
+            source = Subset(source, range(min(self.subset, len(source))))
+        return source if self.part is None else Part(source, *parse_part(self.part))
 
 
-def make_fields(kinds: dict[str, str], options: dict[str, Any]) -> dict[str, Field]:
-    """A field of each kind (a file in beton/format/fields) by name, with those of the `options` that it has."""
+def make_fields(kinds: dict[str, str | Field], options: dict[str, Any]) -> dict[str, Field]:
+    """A field of each kind (a file in beton/format/fields) by name, with those of the `options` that it has; what is a
+    field already stays one."""
     made = {}
     for name, kind in kinds.items():
+        if isinstance(kind, Field):
+            made[name] = kind
+            continue
         field = FIELDS.get(kind)
         known = {option.name for option in dataclass_fields(field)}
         made[name] = field(**{option: value for option, value in options.items() if option in known})
@@ -79,8 +89,13 @@ def by_option(of_fields: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def parameters(fields: dict[str, Field]) -> dict[str, Any]:
-    """The options of all fields."""
-    return by_option({name: dict(vars(field)) for name, field in fields.items()})
+    """The options of all fields, as JSON has them."""
+    return by_option(
+        {
+            name: {option: list(value) if isinstance(value, tuple) else value for option, value in vars(field).items()}
+            for name, field in fields.items()
+        }
+    )
 
 
 def versions() -> dict[str, str]:
@@ -104,14 +119,30 @@ def identity(source, fields: dict[str, Field], options: WriteOptions, about: dic
     samples = hashlib.sha256()
     for i in range(len(source)):
         samples.update(f"{source.identity(i)}\0".encode("utf-8", "surrogateescape"))
+    kinds = {name: next(iter(field.type_names.values())) for name, field in fields.items()}
     return {
         **parameters(fields),
+        **({} if kinds == _USUAL else {"fields": kinds}),
         "seed": options.seed,
         **{f"source {name}": value for name, value in about.items()},
         **{f"version of {name}": number for name, number in versions().items()},
         "format version": VERSION,
         "names and labels": samples.hexdigest()[:16],
+        **({} if options.part is None else {"part": options.part}),
     }
+
+
+def part_of(source, fields: dict[str, Field], options: WriteOptions) -> dict[str, Any] | None:
+    """What the card of a part says of it: `number`, `of`, its `start` among the samples, and by which `write` all parts
+    know one another, wherever the machines have their photos; None for a file that is no part."""
+    if not isinstance(source, Part):
+        return None
+    whole = source.source
+    called, label = getattr(whole, "stored_name", whole.name), getattr(whole, "label", lambda index: "")
+    write = hashlib.sha256(repr((parameters(fields), options.seed, VERSION, len(whole))).encode())
+    for i in range(len(whole)):
+        write.update(f"{label(i)} {called(i)}\0".encode("utf-8", "surrogateescape"))
+    return {"number": source.number, "of": source.of, "start": source.start, "write": write.hexdigest()[:16]}
 
 
 def differing(before: dict, now: dict) -> dict[str, tuple]:

@@ -22,13 +22,16 @@ from beton.errors import UserError
 from beton.format import downscale, photo_files  # noqa: F401  now, and not when a worker has a first photo
 from beton.format.card import card_path
 from beton.format.fields.base import Encoded, Field
+from beton.format.fields.int import Int
 from beton.format.records import page_size
+from beton.format.stored import Stored
+from beton.sources.subset import Part
 from beton.workers import in_order
 from beton.writing import transaction
 from beton.writing.card import make_card
 from beton.writing.journal import Journal, journal_path
 from beton.writing.layout import Layout
-from beton.writing.options import WriteOptions, check_fields, differing, identity
+from beton.writing.options import WriteOptions, check_fields, differing, identity, part_of
 
 _CORRECT = "correct the sample or its source"
 _NOTHING = "nothing to resume, started anew"
@@ -65,9 +68,12 @@ class _Encoder:
 
     def __init__(self, source, fields: dict[str, Field], options: WriteOptions):
         self._source, self._fields, self._skip = source, fields, options.on_error == "skip"
-        self._stored = [name for name, field in fields.items() if field.pointer]
-        self.count = len(source)
-        self.choices = {name: field.choices(self.count, options.seed) for name, field in fields.items()}
+        self._stored = [name for name, field in fields.items() if field.pointer is not None]
+        self.count, self.is_part = len(source), isinstance(source, Part)
+        # A part's samples are stored as in the whole file
+        whole, start = (source.whole, source.start) if self.is_part else (self.count, 0)
+        choices = {name: field.choices(whole, options.seed) for name, field in fields.items()}
+        self.choices = {name: chosen[start : start + self.count] for name, chosen in choices.items()}
 
     def __call__(self, index: int, other: dict[str, Any] | None = None) -> _Sample:
         """Encode a sample, with `other` choices for some fields.
@@ -84,7 +90,9 @@ class _Encoder:
         try:
             values, crc32 = [], 0
             for (column, kind), value in zip(self._fields.items(), self._source.read(index), strict=True):
-                encoded = kind.encode(value, other.get(column, self.choices[column][index]))
+                choice = other.get(column, self.choices[column][index])
+                stored = isinstance(value, Stored)
+                encoded = value.encoded(kind, choice) if stored else kind.encode(value, choice)
                 if encoded.error is not None:
                     if kind.pointer is None:  # no damage of a file, but a mistake in the data set
                         raise UserError(f"cannot store {name} ({column}: {encoded.error})", _CORRECT)
@@ -109,7 +117,7 @@ class _Encoder:
 
     def _check_label(self, name: str, values: list[Encoded]) -> None:
         """Raise UserError for a label that is not one of the source's classes."""
-        if self._source.classes is None or "label" not in self._fields:
+        if self._source.classes is None or not isinstance(self._fields.get("label"), Int):
             return
         (label,), count = values[list(self._fields).index("label")].values, len(self._source.classes)
         if not 0 <= label < count:
@@ -159,6 +167,8 @@ def _check(source, path: Path) -> None:
     if os.path.exists(path) and not os.path.isfile(path):  # /dev/null would be replaced
         what = "a folder" if os.path.isdir(path) else "not an ordinary file"
         raise UserError(f"{path} is {what}", "give `path` the name of a file")
+    if isinstance(source, Part) and source.of > source.whole > 0:
+        raise UserError(f"{source.whole} samples are too few for {source.of} parts", "give a smaller number of parts")
     if len(source) == 0:
         raise UserError("there are no samples to write", "check the source and `subset`")
 
@@ -196,7 +206,8 @@ def _write_locked(file, source, path: Path, fields, options: WriteOptions, about
             raise UserError("none of the samples can be read", "check the source")
         layout.finish()
     names = [source.stored_name(i) for i in done.kept] if hasattr(source, "stored_name") else None
-    outcome = {"identity": now, "skipped": done.skipped, "resumed": done.resumed, "names": names}
+    part = part_of(source, fields, options)
+    outcome = {"identity": now, "skipped": done.skipped, "resumed": done.resumed, "names": names, "part": part}
     card = make_card(path, layout, source, options, about, outcome, time.monotonic() - started)
     transaction.publish(path, card)
     return card
@@ -240,7 +251,7 @@ def _fill(layout: Layout, journal: Journal, source, encoder: _Encoder, options, 
                 journal.add(done.skipped[-1])
             kept.look()
             progress(1)
-    if done.skipped:
+    if done.skipped and not encoder.is_part:  # what the fields promised is of the whole
         _restore(layout, journal, source, encoder, done)
 
 

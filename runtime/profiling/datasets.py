@@ -12,7 +12,7 @@ from PIL import Image
 import pipelines
 from beton.errors import UserError
 from beton.format.file import BetonFile
-from beton.loading.loader import class_names
+from beton.loading.columns import class_names
 from beton.sources.imagefolder import open_source
 from runtime.outputs import make_folder
 

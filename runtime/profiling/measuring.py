@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 import pipelines
 from beton.errors import UserError
+from beton.format.parts import paths_of
 from runtime.profiling.agreement import compare
 from runtime.profiling.rounds import Figures, Measuring
 
@@ -78,7 +79,7 @@ class Measurements:
     def measure(self, f: Figures, number: int) -> dict:
         """One measurement of a loader in a round."""
         process, task = self._processes[id(f)]
-        cold = [task["dataset"]] if self._profile.cold else None
+        cold = paths_of(task["dataset"]) if self._profile.cold else None
         f.about["cache"] = "cold" if cold else "warm"
         limit = 60 + 2 * self._profile.seconds + _TIMES_THE_FIRST * f.opened["warm_up_seconds"]
         return process.ask("measure", limit, seconds=self._profile.seconds, protocol=f.protocol, cold=cold)

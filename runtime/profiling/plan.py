@@ -9,7 +9,8 @@ from fastargs import Config
 
 import pipelines
 from beton.errors import UserError
-from beton.format.file import BetonFile
+from beton.format.joined import open_beton
+from beton.format.parts import absolute
 from beton.stages.base import Normalize
 from beton.stages.parse import parse as parse_stages
 from runtime.config import read_files
@@ -63,6 +64,8 @@ def check(profile) -> None:
     if "resized" in _encodings(profile):
         if not profile.dataset:
             raise UserError("resized photos are those of the .beton, which is not given", "give `dataset`")
+        if not os.path.isfile(profile.dataset):
+            raise UserError(f"resized photos are taken from one .beton, and {profile.dataset} is none", "give one")
         make_folder(_cache(profile))
     if "feed" in protocols:
         _device(profile)
@@ -138,8 +141,8 @@ def _task(f: Figures, profile, photos: dict) -> tuple[dict, str | None]:
     task |= {"in_memory": bool(profile.in_memory), "device": _device(profile) if f.protocol == "feed" else "cpu"}
     reads = pipelines.get(f.loader).reads
     if reads in ("beton", "any"):
-        return task | {"dataset": _absolute(path_for(f.loader, profile))}, None
-    folder = _absolute(photos[f.encoding])
+        return task | {"dataset": absolute(path_for(f.loader, profile))}, None
+    folder = absolute(photos[f.encoding])
     return task | {"dataset": folder}, None if reads == "photos" else folder
 
 
@@ -149,10 +152,6 @@ def _device(profile) -> str:
     if profile.device == "cuda" and not torch.cuda.is_available():
         raise UserError(f"CUDA does not start (torch {torch.__version__})", "update the driver, or set `device`='cpu'")
     return profile.device or ("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _absolute(path: str) -> str:
-    return str(Path(path).resolve())  # measuring processes run in the repository's root
 
 
 def reference_stages(stages: str) -> str:
@@ -199,7 +198,7 @@ def _dataset(name: str, profile, prefix: str) -> str:
     if pipelines.get(name).reads in ("photos", "beton", "any"):
         return path
     with Measuring(name) as process:
-        return process.ask("make", photos=_absolute(path), folder=str(_cache(profile)))["dataset"]
+        return process.ask("make", photos=absolute(path), folder=str(_cache(profile)))["dataset"]
 
 
 def _why_skipped(name: str, profile, protocol: str) -> str | None:
@@ -224,7 +223,7 @@ def path_for(name: str, profile, prefix: str = "") -> str | None:
     given = [(kind, path) for kind in kinds if (path := getattr(profile, prefix + kind))]
     kind, path = given[0] if given else (None, None)
     if kind == "dataset":
-        BetonFile(path).close()
+        open_beton(path).close()
     elif kind == "photos" and not os.path.isdir(path):
         raise UserError(f"there is no folder {path}", "check the path")
     return path

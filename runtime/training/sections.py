@@ -3,7 +3,7 @@
 from fastargs import Config, Param, Section
 
 from beton.errors import UserError
-from runtime.config import BOOL, FLOAT, INT, PATH, STR, between, one_of
+from runtime.config import BOOL, FLOAT, INT, PATH, PATHS, STR, between, one_of
 
 # Ranges beyond every use that still exclude what would overflow or never end
 EPOCHS, WORKERS, BATCH = between(INT, 1, 100_000), between(INT, 1, 1024), between(INT, 1, 65_536)
@@ -43,8 +43,10 @@ def add_data(config: Config) -> None:
         weights=Param(PATH, "start from this final_weights.pt or checkpoint.pt"),
     )
     Section("data", "data related", config_descriptor=config).params(
-        train_dataset=Param(PATH, "a .beton, or a photo folder for data.loader=torch (not for training.eval_only)"),
-        val_dataset=Param(PATH, "the same, for validation", required=True),
+        train_dataset=Param(
+            PATHS, "a .beton or several ('train-*.beton', or with commas), or a photo folder for data.loader=torch"
+        ),
+        val_dataset=Param(PATHS, "the same, for validation", required=True),
         num_workers=Param(WORKERS, "threads or processes of the loader, on each rank", required=True),
         in_memory=Param(BOOL, "the dataset fits into memory; else it is read nearly in sequence", required=True),
         gpu=Param(between(INT, 0, 1023), "which GPU, when not distributed", default=0),

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from beton.format.card import card_path, read_card
-from tests.support.betons import files_in
+from tests.support import forms
+from tests.support.betons import files_in, sha256, write_good
 from tests.support.scripts import ROOT, assert_user_error
 
 
@@ -58,6 +59,39 @@ def test_write_imagenet_passes_further_arguments_on(tmp_path, recorder):
         assert f"--cfg.data_dir=/my photos/{split} " in call
         assert f"--cfg.write_path={tmp_path}/out/{split}_500_1_80.beton" in call
         assert call.endswith(" --cfg.subset=5 --cfg.on_error=skip")
+
+
+def test_write_imagenet_notices_in_which_form_the_photos_are(tmp_path, recorder):
+    env = {"WRITE_DIR": tmp_path / "out", "PYTHON": recorder, "FAIL": "nothing"}
+    for number, (files, train, val) in enumerate(
+        [
+            (["train/n01/a.JPEG", "val/n01/b.JPEG"], ("imagenet", "/train"), ("imagenet", "/val")),
+            (["ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"], ("imagenet_tars", ""), ("imagenet_tars", "")),
+            (["ILSVRC2012_img_train.tar", "val/n01/b.JPEG"], ("imagenet_tars", ""), ("imagenet", "/val")),
+            (["train/n01.tar", "val/n01/b.JPEG"], ("imagenet_tars", "/train"), ("imagenet", "/val")),
+            (["data/train-0.parquet", "data/validation-0.parquet"], ("huggingface", ""), ("huggingface", "")),
+            ([], ("imagenet", "/train"), ("imagenet", "/val")),
+        ]
+    ):
+        photos = tmp_path / f"image net {number}"
+        photos.mkdir()
+        for name in files:
+            (photos / name).parent.mkdir(parents=True, exist_ok=True)
+            (photos / name).touch()
+        assert write_imagenet("500", "1", "80", IMAGENET_DIR=photos, **env).returncode == 0
+        for call, split, (source, folder) in zip(calls(recorder)[-2:], ("train", "val"), (train, val), strict=True):
+            assert f" --cfg.dataset={source} --cfg.split={split} --cfg.data_dir={photos}{folder} " in call
+
+
+def test_write_imagenet_reads_the_archives(photo_folder, tmp_path):
+    pytest.importorskip("scipy")
+    forms.imagenet_val(photo_folder / "val", forms.imagenet_train(photo_folder / "train", tmp_path))
+    done = write_imagenet("64", "0.50", "90", IMAGENET_DIR=tmp_path, WRITE_DIR=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for split in ("train", "val"):
+        given = {"write_mode": "proportion", "compress_probability": 0.5, "max_resolution": 64}
+        expected = write_good(tmp_path / "a.beton", photo_folder / split, split=split, **given)
+        assert sha256(tmp_path / f"{split}_64_0.50_90.beton") == sha256(expected)
 
 
 def test_write_imagenet_stops_at_the_first_failure(tmp_path, recorder):

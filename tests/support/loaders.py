@@ -31,6 +31,12 @@ def print_fingerprint(name: str, dataset: str) -> None:
     print(fingerprint(run_epoch(name, dataset, workers=1)), flush=True)
 
 
+def put_batches(loader, queue) -> None:
+    """For a process of its own: the batches of an epoch as arrays."""
+    with loader:
+        queue.put([tuple(column.numpy() for column in batch) for batch in loader])
+
+
 def images_of(batches) -> torch.Tensor:
     """All images of an epoch."""
     return torch.cat([images for images, _ in batches])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from beton.errors import UserError
-from beton.format.fields._stock import STOCK_FIELDS
 from beton.format.fields.base import Field
 from beton.plugins import Plugins
 
@@ -17,12 +16,25 @@ def __getattr__(name: str) -> type[Field]:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def by_type_id(path: str, type_ids: dict[str, int]) -> dict[str, Field]:
-    """A field for each column, by the number of its type; raises UserError for an unknown one."""
-    known = {type_id: field for field in STOCK_FIELDS for type_id in field.type_names}
-    known |= {type_id: field() for field in FIELDS.all().values() for type_id in field.type_names}
+def by_type_id(path: str, type_ids: dict[str, int], arguments: list[bytes] | None = None) -> dict[str, Field]:
+    """A field for each column, by the number of its type and the arguments of its descriptor (default: zeros).
+
+    Raises UserError for an unknown number, ValueError for arguments that cannot be those of a complete file.
+    """
+    known: dict[int, list[type[Field]]] = {}
+    for field in FIELDS.all().values():
+        for type_id in field.type_names:
+            known.setdefault(type_id, []).append(field)
     unknown = [name for name, type_id in type_ids.items() if type_id not in known]
     if unknown:
         what = f"{path} has fields of an unknown type: {', '.join(unknown)}"
         raise UserError(what, "leave them out of the file, or import what adds them to beton.fields.FIELDS")
-    return {name: known[type_id] for name, type_id in type_ids.items()}
+    if arguments is None:
+        arguments = [b"\0" * 1024] * len(type_ids)
+    found = {}
+    for (name, type_id), given in zip(type_ids.items(), arguments, strict=True):
+        marked = [field for field in known[type_id] if given.startswith(field.marker)]
+        if not marked:
+            raise ValueError(f"the descriptor of its field '{name}' is damaged")
+        found[name] = max(marked, key=lambda field: len(field.marker)).of_arguments(type_id, given)
+    return found

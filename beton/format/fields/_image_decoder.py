@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from beton.errors import DamagedSample
 from beton.format.fields.base import Decoder
 from beton.format.modes import by_code
 from beton.kernels import CODES, DECODE_WHOLE, close_scratch, crop_all, open_scratch
@@ -78,7 +77,7 @@ class ImageDecoder(Decoder):
                 return
             row = start + n
             if code != DECODE_WHOLE:
-                raise DamagedSample(self._mapped.path, int(samples[row]), self._column.name, CODES[code])
+                raise self._mapped.damaged(int(samples[row]), self._column.name, CODES[code])
             one = slice(row, row + 1)
             self._crop_whole(scratch, int(samples[row]), places[one], target[one])
             start = row + 1
@@ -95,12 +94,12 @@ class ImageDecoder(Decoder):
         try:
             pixels = np.ascontiguousarray(mode.decode(payload, height, width)).reshape(-1)
         except ValueError as error:
-            raise DamagedSample(self._mapped.path, sample, self._column.name, str(error)) from None
+            raise self._mapped.damaged(sample, self._column.name, str(error)) from None
         record["mode"], record["data_ptr"] = _RAW, 0
         sizes, first = np.array([pixels.size]), np.zeros(1, np.int64)
         self._call(scratch, pixels, record, sizes, first, place, target)
 
-    def to_tensor(self, rows: torch.Tensor) -> torch.Tensor:
+    def to_batch(self, rows: torch.Tensor) -> torch.Tensor:
         """Images as N x 3 x H x W, of the dtype whose bits they are."""
         if rows.dtype == torch.uint16:
             rows = rows.view(self._plan.dtype)

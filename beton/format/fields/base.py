@@ -37,12 +37,15 @@ class Field:
     writing with defaults, and names it FIELD.
 
     `type_names` maps FFCV's numbers of the type to names (several where FFCV shall refuse some of the files), `record`
-    is the dtype of a sample's metadata, `pointer` the name in it of the payload's address, None without payloads.
+    is the dtype of a sample's metadata, `pointer` the name in it of the payload's address: None without payloads, ""
+    where the record is nothing but the address. `marker` is how the arguments in the file's descriptor begin where
+    several fields have one number: FFCV passes over it.
     """
 
     type_names: ClassVar[dict[int, str]]
-    record: ClassVar[np.dtype]
+    record: np.dtype
     pointer: ClassVar[str | None] = None
+    marker: ClassVar[bytes] = b""
 
     # Writing
 
@@ -59,6 +62,17 @@ class Field:
         """A value from a source as it will be stored. Runs in threads."""
         raise NotImplementedError
 
+    def keeps(self, before: Any, record: Any, payload: bytes | None, choice: Any) -> bool:
+        """Whether a value that a field of this class has stored like this needs no change, to be stored by this one.
+
+        `before`: that field with its options, None where they are not known.
+        """
+        return False
+
+    def given(self, record: Any, payload: bytes | None) -> Any:
+        """What encode() is given to store a stored value anew. Raises ValueError where the payload is damaged."""
+        return self.value(record, payload)
+
     def largest_payload(self) -> int:
         """Bytes that a payload may have; 0 where that is not known."""
         return 0
@@ -67,7 +81,34 @@ class Field:
         """The number of the type for a file with these records."""
         return next(iter(self.type_names))
 
+    def arguments(self) -> bytes:
+        """What the file's descriptor of the column says besides the type: at most 1024 bytes, `marker` first."""
+        return self.marker
+
+    def row(self, values: Sequence[Any], address: int) -> Any:
+        """A record as NumPy takes it, of Encoded's values and the address of the payload."""
+        if self.pointer is None:
+            return values[0] if len(values) == 1 else tuple(values)
+        if not self.pointer:
+            return address
+        row = list(values)
+        row.insert(self.record.names.index(self.pointer), address)
+        return tuple(row)
+
     # Reading
+
+    @classmethod
+    def of_arguments(cls, type_id: int, arguments: bytes) -> Field:
+        """The field of a file with such a descriptor (1024 bytes). Raises ValueError where it cannot be one's."""
+        return cls()
+
+    def addresses(self, records: np.ndarray) -> np.ndarray:
+        """Where in the file each payload begins (uint64); of fields that have payloads."""
+        return records[self.pointer] if self.pointer else records
+
+    def stated_sizes(self, records: np.ndarray) -> np.ndarray | None:
+        """Bytes of each payload (uint64) as the records have them; None where only the allocation table does."""
+        return None
 
     def check(self, type_id: int, records: np.ndarray, sizes: np.ndarray | None) -> str | None:
         """Why the records and payload sizes (bytes) cannot be those of a complete file; None where they can."""
@@ -86,7 +127,7 @@ class Field:
         return None
 
     def summary(self, records: np.ndarray, sizes: np.ndarray | None) -> dict[str, str]:
-        """Lines about a whole column for `python -m beton info`, by their headings."""
+        """Lines about a whole column for `python -m beton info`, by their headings; "" is the column's name."""
         return {}
 
     def facts(self, records: np.ndarray, sizes: np.ndarray | None, passed: np.ndarray | None = None) -> dict[str, Any]:
@@ -96,7 +137,8 @@ class Field:
     def decoder(self, column: Column, mapped: MappedFile, stages: str | None, dtype: Any, gpu: bool) -> Decoder:
         """What makes batches of the column; raises UserError where `stages` are not for such a field.
 
-        `stages`: the pipeline as text, if one is given. `dtype`: of floats, a torch dtype. `gpu`: batches go to one.
+        `stages`: the pipeline as text, if one is given. `dtype`: of normalised images, a torch dtype. `gpu`: batches
+        go to one.
         """
         raise UserError(
             f"the field '{column.name}' of {mapped.path} ({self.type_names[column.type_id]}) cannot be loaded",
@@ -112,8 +154,8 @@ class Field:
 class Decoder:
     """Makes the rows of a column's batches, in threads.
 
-    `shape` and `dtype` are those of one row in the buffers. `on_device`, where there is something left to do on
-    the device, is a function of the tensor.
+    `shape` and `dtype` are those of one row in the buffers: a dtype that torch has, or object for rows that are any
+    values of Python. `on_device`, where there is something left to do on the device, is a function of the tensor.
     """
 
     shape: tuple[int, ...] = ()
@@ -134,8 +176,11 @@ class Decoder:
         """
         raise NotImplementedError
 
-    def to_tensor(self, rows: torch.Tensor) -> torch.Tensor:
-        """Rows of a buffer as the batch shows them: a view."""
+    def to_batch(self, rows: torch.Tensor | list) -> Any:
+        """Rows of a buffer as the batch shows them: a tensor (a view of it), or the list of the rows that are objects.
+
+        What it returns is a tensor, a list or a tuple of such, or what stays on the host whatever the device.
+        """
         return rows
 
     @property

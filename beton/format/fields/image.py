@@ -125,6 +125,26 @@ class Image(Field):
             return None
         return Encoded((MODES.get("jpg").code, width, height), np.frombuffer(value, np.uint8), passed=True)
 
+    def keeps(self, before: Image | None, record: Any, payload: bytes, choice: str | None) -> bool:
+        """Pixels and blocks need none where mode and size stay; JPEGs too with passthrough, or of the same quality."""
+        height, width = int(record["height"]), int(record["width"])
+        mode = self._mode(record).name
+        if max(height, width) > (self.max_resolution or _LONGEST_SIDE):
+            return False
+        if mode != (choice or ("jpg" if self._is_large(height, width) else self.rest)):
+            return False
+        if mode != "jpg":
+            return True
+        if self.exif == "apply" and _orientation(payload) != 1:
+            return False
+        alike = ("jpeg_quality", "restart_markers")
+        same = before is not None and all(getattr(self, name) == getattr(before, name) for name in alike)
+        return self.passthrough or same
+
+    def given(self, record: Any, payload: bytes) -> Any:
+        """A JPEG as it is, all others as pixels."""
+        return payload if self._mode(record).name == "jpg" else self.value(record, payload)
+
     def _is_large(self, height: int, width: int) -> bool:
         return self.smart_threshold is not None and 3 * height * width > self.smart_threshold
 

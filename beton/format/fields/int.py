@@ -20,9 +20,9 @@ class Int(Field):
     record = np.dtype("<i8")
 
     def encode(self, value: Any, choice: Any = None) -> Encoded:
-        """Python's and NumPy's integers, and tensors of one."""
+        """Python's and NumPy's integers, and tensors of one; True is 1, False is 0."""
         try:
-            number = operator.index(value)
+            number = int(value) if isinstance(value, np.bool_) else operator.index(value)
         except TypeError:
             return Encoded(error=f"{value!r} is not a whole number")
         if not -(2**63) <= number < 2**63:

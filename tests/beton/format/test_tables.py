@@ -112,7 +112,7 @@ def number(value: int, size: int = 8) -> bytes:
         (16, number(0), "no address of its allocation table"),
         (16, number(1 << 63), "address of its allocation table"),
         (16, number(24), "allocation table has not the size|within other tables"),
-        (24, number(9, 1), "fields of an unknown type: image"),
+        (24, number(99, 1), "fields of an unknown type: image"),
         (24 + 1041 + 1, b"image", "two of its fields have the same name"),
         (4, number(1000, 4), "page size of 1000, not a power of two"),
         (METADATA, bytes(TABLE), "its metadata is zero: writing it was interrupted"),

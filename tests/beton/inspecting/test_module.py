@@ -30,7 +30,7 @@ def test_each_command_runs_as_a_module(made, tmp_path):
         ("info", [], "FFCV format 2, 6 samples"),
         ("check", [], "all 6 samples are good"),
         ("compare", [made.parent / "photos"], "no difference (6 photos"),
-        ("preview", [tmp_path / "sheet.png"], "6 photos of"),
+        ("preview", [tmp_path / "sheet.png"], "6 samples of"),
     ):
         done = beton(command, made, *rest)
         assert (done.returncode, done.stderr) == (0, ""), command

@@ -159,9 +159,9 @@ def test_a_file_that_is_truncated_is_a_user_error(numbered, tmp_path):
     ("number", "changes", "words"),
     [
         (0, {"name": "picture"}, "has no field 'image'; it has picture, label"),
-        (0, {"type_id": 3}, "the field 'image' of .* .bytes. cannot be loaded"),
+        (0, {"type_id": 3}, "the field 'image' holds bytes, which takes no stages"),
         (1, {"name": "target"}, "has no field 'label'; it has image, target"),
-        (1, {"type_id": 0}, "the field 'label' of .* .float. cannot be loaded"),
+        (1, {"type_id": 0}, "the field 'label' of .* is float, not int; give a dataset whose labels"),
     ],
 )
 def test_a_beton_without_an_image_or_a_label_is_a_user_error(numbered, tmp_path, number, changes, words):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from beton.format.fields._array_decoder import Padded
 from beton.loading import to_device as module
 from beton.stages.normalize import NormalizeStage
 from tests.support.dispatch import operations
@@ -74,6 +75,17 @@ def test_a_batch_is_waited_for_and_both_tensors_are_recorded_before_it_is_handed
         [("waits for", 2), "recorded", "recorded"],
     ]
     assert notes == ["synchronized"]
+
+
+def test_columns_of_all_kinds_are_copied_and_floats_keep_their_type(notes):
+    """Only what normalize makes has the type of the task."""
+    task = SimpleNamespace(device="cpu", float_dtype=torch.float16)
+    target, part = torch.tensor([0.5, 1.5], dtype=torch.float64), torch.ones(2)
+    batch = (target, ["a", "b"], [part, part], Padded(torch.ones(2, 3), torch.tensor([3, 1])), [{"x": [part]}, None])
+    ((found, words, parts, padded, trees),) = module.to_device((batch for _ in range(1)), task, [None] * 5)
+    assert torch.equal(found, target) and found.dtype == torch.float64 and words == ["a", "b"]
+    assert trees == batch[4] and padded._fields == ("values", "lengths") and padded.values.dtype == torch.float32
+    assert [tensor.dtype for tensor in parts] == [torch.float32] * 2 and notes.count("recorded") == 5
 
 
 def test_all_epochs_use_one_stream(notes):

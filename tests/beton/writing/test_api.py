@@ -200,15 +200,17 @@ def test_an_interrupted_write_is_resumed_to_the_same_bytes(out, tmp_path):
         if left[0] == 0:
             raise Interrupt
 
+    fields = {"image": beton.fields.Image("jpg"), "label": beton.fields.Int()}  # so that none is read to find out
+    more = {"fields": fields, "resume": True, "say": said.append}
     with pytest.raises(Interrupt):
-        beton.write(Photos(), out / "a.beton", workers=2, resume=True, progress=progress, say=said.append)
+        beton.write(Photos(), out / "a.beton", workers=2, progress=progress, **more)
     assert files_in(out) == LEFT
     assert said == [
         "nothing to resume, started anew",
         f"10 of {COUNT} samples are kept: `resume`=1 continues after them",
     ]
     read.mkdir()
-    card = write(Photos(lambda i: (read / str(i)).touch()), out / "a.beton", resume=True, workers=3, say=said.append)
+    card = write(Photos(lambda i: (read / str(i)).touch()), out / "a.beton", workers=3, **more)
     assert said[-1] == f"resumed after 10 of {COUNT} samples"
     assert sorted(int(path.name) for path in read.iterdir()) == list(range(10, COUNT))
     assert card["sha256"] == whole["sha256"] == sha256(out / "a.beton")
@@ -273,7 +275,7 @@ def test_a_killed_write_leaves_no_process(out, tmp_path):
     pids.mkdir()
     process = Forked(tmp_path / "process", _write_slowly, str(out / "a.beton"), str(pids))
     try:
-        process.wait_for(lambda: len(list(pids.iterdir())) == 2)
+        process.wait_for(lambda: len(list(pids.iterdir())) >= 3)  # two have looked for what the samples are
         process.kill()
         assert process.end(60) == -signal.SIGKILL
         deadline = time.monotonic() + 20

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, features
 
 from beton import system
 from beton.errors import UserError
@@ -34,12 +34,13 @@ from tests.support.loaders import within
 from tests.support.photos import Source, draw, encoded, make_folder
 from tests.support.scripts import Forked, assert_user_error, forked, run_main
 
-JPEG, AVIF = encoded(draw(0), "JPEG"), encoded(draw(0), "AVIF")
+JPEG = encoded(draw(0), "JPEG")
+AVIF = encoded(draw(0), "AVIF") if features.check("avif") else b""  # Pillow 11.3 and newer
 DAMAGED = {
     "text.jpg": b"this is no photo\n",
     "truncated.jpg": JPEG[: len(JPEG) // 2],
     "empty.jpg": b"",
-    "broken.webp": AVIF.replace(b"iloc", b"none"),  # Pillow raises RuntimeError
+    "broken.webp": AVIF.replace(b"iloc", b"none"),  # Pillow raises RuntimeError (without AVIF it is an empty file)
 }
 
 
@@ -93,7 +94,7 @@ def test_only_unreadable_photos_is_an_error(folder, out, mode):
 
 def test_what_pillow_raises_for_damaged_files_is_expected():
     rng = np.random.default_rng(0)
-    for content in (JPEG, AVIF, *(encoded(draw(0), kind) for kind in ("PNG", "WEBP", "GIF", "BMP"))):
+    for content in (JPEG, *filter(None, [AVIF]), *(encoded(draw(0), kind) for kind in ("PNG", "WEBP", "GIF", "BMP"))):
         for _ in range(40):
             damaged = bytearray(content)
             for at in rng.integers(0, rng.choice((64, len(content))), 6):

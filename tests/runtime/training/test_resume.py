@@ -9,6 +9,7 @@ import pytest
 import timm
 import torch
 
+from beton.inspecting.merge import split as split_beton
 from beton.sources.generated import open_source
 from runtime.training import checkpoint
 from tests.support.betons import copied, damage, write_source
@@ -57,6 +58,14 @@ def test_killed_at_random_moments(finished, resnet, tmp_path, kills, most_steps)
     assert [line["res"] for line in log_without_times(run)] == [32, 64, 64]
     assert log_without_times(run)[0]["images"] == 120
     assert not list(run.glob(".*")), "temporary files are left"
+
+
+def test_the_parts_of_a_file_train_as_it_does_and_resume(finished, resnet, betons, tmp_path):
+    for split, count in (("train", 3), ("val", 2)):
+        split_beton(str(betons[split]), count, str(tmp_path))
+        resnet = resnet | {f"data.{split}_dataset": f"{tmp_path}/{split}-*-of-{count}.beton"}
+    run, _ = kill_and_resume(tmp_path, resnet, 1, 12)
+    assert_same(run, finished)
 
 
 def test_transformer_with_all_that_draws_and_gathers(uninterrupted, tmp_path):

@@ -1,0 +1,130 @@
+// A resize that shrinks no column, in less time than passes.h takes and with the same bits: 16 numbers come from 16 bytes that
+// one instruction picks, so that nothing is transposed, and what is between the passes stays float32.
+//
+// Only passes.h includes this.
+#pragma once
+
+namespace kernels {
+namespace {
+
+// A row of a plane -> its columns, weighed and rounded. `line` begins with sample columns.begin.
+template <int CHANNELS, int TAPS, bool CLAMP>
+ALWAYS_INLINE void weigh_row(const uint8_t* line, const Weights& columns, int64_t count, float* made) {
+    const int64_t taps = TAPS ? TAPS : columns.taps;
+    for (int64_t x = 0; x < count; x += LANES) {
+        const uint8_t *from = line + columns.starts[x / LANES] - columns.begin * CHANNELS, *picks = columns.picks + x;
+        const float* weights = columns.of_picks + x * taps;
+        Floats sum = load_picked(from, picks) * load(weights);
+        for (int64_t k = 1; k < taps; k++) {
+            sum = sum + load_picked(from + k * CHANNELS, picks) * load(weights + k * LANES);
+        }
+        store(made + x, rounded<CLAMP>(sum));
+    }
+}
+
+// The same for row `y` of plane `p`, into the ring. It is copied first: a vector reads beyond its end.
+template <int CHANNELS, bool CLAMP>
+ALWAYS_INLINE void add_row(const Job& job, int p, int64_t y) {
+    const Plane& plane = job.planes[p];
+    const Weights& columns = job.columns[p > 0];
+    const uint8_t* row = plane.pixels + (y - plane.top) * plane.step + (columns.begin - plane.left) * CHANNELS;
+    const int64_t bytes = bytes_of<CHANNELS>(columns), count = padded(job.width) * CHANNELS;
+    for (int64_t x = 0; x < bytes; x += LANES) {
+        const int64_t at = std::min(x, bytes - LANES);
+        *(Bytes*)(job.line + at) = *(const Bytes*)(row + at);
+    }
+    float* made = job.ring[p] + y % FEW_TAPS * count;
+    for_taps(columns.taps, [&](auto taps) { weigh_row<CHANNELS, taps, CLAMP>(job.line, columns, count, made); });
+}
+
+// Rows of the ring, added up: 16 numbers of row `y` of the image.
+template <int TAPS, bool CLAMP>
+ALWAYS_INLINE Floats sum_ring(const float* const* rows, const float* weights, int64_t x) {
+    Floats sum = load(rows[0] + x) * splat(weights[0]);
+    for (int k = 1; k < TAPS; k++) sum = sum + load(rows[k] + x) * splat(weights[k]);
+    return rounded<CLAMP>(sum);
+}
+
+// Row `y` of the image, of RGB.
+template <int TAPS, bool CLAMP>
+ALWAYS_INLINE void write_rgb(const Writer& writer, int64_t y, const float* const* rows, const float* weights) {
+    const Target& target = writer.target;
+    const int64_t count = 3 * writer.width;
+    float own[TAPS];  // the compiler does not know that they are not in the target
+    std::copy(weights, weights + TAPS, own);
+    for (int64_t x = 0; x < count; x += 3 * LANES) {
+        for (int i = 0; i < 3; i++) {
+            const int64_t at = x + i * LANES, to = 3 * y * target.row + at;
+            if (at >= count) break;
+            const Floats sum = sum_ring<TAPS, CLAMP>(rows, own, at);
+            if (target.numbers && at + LANES <= count) {
+                store(target.numbers + to, sum * load(writer.scale[i]) + load(writer.shift[i]));
+            } else {
+                Bytes bytes;
+                store_rounded((uint8_t*)&bytes, sum);
+                writer.put(to, bytes, i, std::min<int64_t>(LANES, count - at));
+            }
+        }
+    }
+}
+
+// Row `y` of the image, of planes.
+template <Picture::Kind KIND, bool CLAMP>
+ALWAYS_INLINE void write_planes(const Job& job, const Writer& writer, int64_t y, const float* const (*rows)[FEW_TAPS]) {
+    constexpr int PLANES = KIND == Picture::YCC ? 3 : 1;
+    for (int64_t x = 0; x < writer.width; x += LANES) {
+        Floats value[PLANES];
+        for (int p = 0; p < PLANES; p++) {
+            const Weights& of = job.rows[p > 0];
+            for_taps(of.taps, [&](auto taps) {
+                value[p] = sum_ring<taps ? taps : 1, CLAMP>(rows[p], of.weights + y * of.stride, x);
+            });
+        }
+        Bytes rgb[3], out[3];
+        if (KIND == Picture::YCC) {
+            to_rgb(value[0], value[1], value[2], rgb);
+        } else {
+            store_rounded((uint8_t*)&rgb[0], value[0]);
+            rgb[1] = rgb[2] = rgb[0];
+        }
+        interleave(rgb, out);
+        writer.put_pixels(y, x, out);
+    }
+}
+
+template <Picture::Kind KIND, bool CLAMP>
+ALWAYS_INLINE void enlarge(const Job& job, const Writer& writer) {
+    constexpr int PLANES = KIND == Picture::YCC ? 3 : 1, CHANNELS = KIND == Picture::RGB ? 3 : 1;
+    const int64_t count = padded(job.width) * CHANNELS;
+    int64_t next[PLANES];  // the row that the ring gets next
+    for (int p = 0; p < PLANES; p++) next[p] = job.rows[p > 0].begin;
+    for (int64_t y = 0; y < job.height; y++) {
+        const float* rows[PLANES][FEW_TAPS];
+        for (int p = 0; p < PLANES; p++) {
+            const Weights& of = job.rows[p > 0];
+            for (; next[p] < of.first[y] + of.taps; next[p]++) add_row<CHANNELS, CLAMP>(job, p, next[p]);
+            for (int k = 0; k < FEW_TAPS; k++) rows[p][k] = job.ring[p] + (of.first[y] + k) % FEW_TAPS * count;
+        }
+        if (KIND == Picture::RGB) {
+            const Weights& of = job.rows[0];
+            for_taps(of.taps, [&](auto taps) {
+                write_rgb<taps ? taps : 1, CLAMP>(writer, y, rows[0], of.weights + y * of.stride);
+            });
+        } else {
+            write_planes<KIND, CLAMP>(job, writer, y, rows);
+        }
+    }
+}
+
+ALWAYS_INLINE void enlarge(const Job& job, const Writer& writer) {
+    if (job.kind == Picture::RGB) {
+        return job.clamp ? enlarge<Picture::RGB, true>(job, writer) : enlarge<Picture::RGB, false>(job, writer);
+    }
+    if (job.kind == Picture::YCC) {
+        return job.clamp ? enlarge<Picture::YCC, true>(job, writer) : enlarge<Picture::YCC, false>(job, writer);
+    }
+    return job.clamp ? enlarge<Picture::GRAY, true>(job, writer) : enlarge<Picture::GRAY, false>(job, writer);
+}
+
+}  // namespace
+}  // namespace kernels

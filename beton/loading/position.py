@@ -1,0 +1,86 @@
+"""How far a loader is: for loops of the user's own, which stop and go on."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+from beton.errors import UserError
+from beton.loading.base import Pipeline
+
+# What must be the same for a position to mean the same batch
+_SAME = ("seed", "batch_size", "world_size", "shuffle", "drop_last", "in_memory", "repeats")
+
+
+class Positioned(Pipeline):
+    """A pipeline that knows how many batches of an epoch it has handed out, and that can be pickled.
+
+    `epoch` is the one that the next `for` begins with; it may be set.
+    """
+
+    _absolute: str  # path of the data set, also where the process has gone to another folder since
+    _begun: tuple[int, int] | None = None  # the epoch that is under way, and how many of its batches are handed out
+    _start: tuple[int, int] | None = None  # an epoch, and the batch with which it will begin
+
+    def __iter__(self) -> Iterator[tuple]:
+        """The batches of the next epoch: of `epoch`, which then counts one more; the rest of them after
+        load_state_dict()."""
+        epoch, start = self.epoch, self._next_start()
+        batches = self.batches(epoch, start)
+        self.epoch, self._start, self._begun = epoch + 1, None, (epoch, start)
+        return self._counted(self._begun, batches)
+
+    def _counted(self, mine: tuple[int, int], batches: Iterator[tuple]) -> Iterator[tuple]:
+        epoch, start = mine
+        with closing(batches):
+            for number, batch in enumerate(batches, start + 1):
+                if self._begun is mine:  # else another epoch has begun
+                    mine = self._begun = epoch, number
+                yield batch
+        if self._begun is mine and not self._closed:
+            self._begun = None
+
+    def _next_start(self) -> int:
+        return self._start[1] if self._start and self._start[0] == self.epoch else 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """The epoch that the next `for` begins; if it is that of load_state_dict(), with the batch that was said."""
+        self.epoch, self._begun = int(epoch), None
+
+    def state_dict(self) -> dict[str, Any]:
+        """The position: the epoch, how many of its batches were handed out, and what they depend on."""
+        epoch, batch = self._begun or (self.epoch, self._next_start())
+        return {"epoch": epoch, "batch": batch, "num_samples": self.num_samples, **self._depends_on()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on where another loader of the same samples, seed and batches was. Raises UserError if it had others."""
+        now = {"num_samples": self.num_samples, **self._depends_on()}
+        for name, value in now.items():
+            if state.get(name) != value:
+                what = f"the state is of a loader with {name}={state.get(name)}, and this one has {value}"
+                raise UserError(what, "open it with the same, or begin an epoch by set_epoch()")
+        self.epoch, self._begun = int(state["epoch"]), None
+        self._start = self.epoch, int(state["batch"])
+
+    def _depends_on(self) -> dict[str, Any]:
+        return {name: getattr(self.task, name) for name in _SAME}
+
+    # In another process
+
+    def _options(self) -> dict[str, Any]:
+        """What makes it what it is besides the task."""
+        return {}
+
+    def __reduce__(self):
+        task = dataclasses.replace(self.task, dataset=self._absolute)
+        return _opened_again, (type(self), task, self._options(), self.state_dict())
+
+
+def _opened_again(kind: type[Positioned], task, options: dict[str, Any], state: dict[str, Any]) -> Positioned:
+    loader = kind.__new__(kind)
+    vars(loader).update(options)
+    Pipeline.__init__(loader, task)
+    loader.load_state_dict(state)
+    return loader
