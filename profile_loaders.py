@@ -4,9 +4,14 @@
     python profile_loaders.py --profile.photos=FOLDER/train --profile.dataset=train.beton \
         --profile.stages='rrc(224)|flip|normalize' --profile.loaders=beton,torch --profile.out=DIR
 
-Protocol `load`: batches on the host, nothing else. Protocol `train`: the real trainer (profile.trainer,
-profile.config, and the validation data); several recipes make one report. Every measurement is a fresh
-process; rounds interleave the loaders. With profile.runs the report is made of finished run folders.
+Protocols, never mixed in a table. `load`: batches on the host, nothing else. `feed`: batches on the device
+(profile.device). `train`: the real trainer (profile.trainer, profile.config, and the validation data); several
+recipes make one report. `cached`: the same with one batch again and again, which is the ceiling of `train`.
+
+profile.loaders=all measures every loader in pipelines/ (./setup.sh peers installs what they need). Before
+anything is timed, each must give the same validation batches as the standard loader. Then rounds interleave
+them: for load and feed one process a loader, which stays open; for train a fresh one each time. Ctrl-C ends
+it with a report of what was measured. With profile.runs the report is made of finished run folders.
 """
 
 from runtime import preflight
@@ -17,7 +22,7 @@ from pathlib import Path
 
 from fastargs import Config, Param, Section
 
-from runtime.config import BOOL, FLOAT, INT, PATH, PATHS, STR, between, parse, run
+from runtime.config import BOOL, FLOAT, INT, PATH, PATHS, STR, between, one_of, parse, run
 from runtime.training.sections import BATCH, EPOCHS, WORKERS
 
 NAMES = {
@@ -25,10 +30,19 @@ NAMES = {
     "workers": "profile.num_workers",
     "batch_size": "profile.batch_size",
     "in_memory": "profile.in_memory",
+    "dataset": "profile.dataset",
+    "encodings": "profile.encodings",
+    "device": "profile.device",
 }
 _LEAVES_OUT = [
-    "The page cache is warm: a first epoch is read before the clock starts. Cold disks and networks are not measured.",
-    "The standard loader resizes with Pillow's antialiased bilinear filter, beton and ffcv by area.",
+    "The page cache is warm unless profile.cold=1: a first epoch is read before the clock starts. Networks are not "
+    "measured.",
+    "With profile.cold=1 the page cache is emptied of the data, not the disk's own cache; a loader is opened anew for "
+    "each epoch, so that starting its workers counts.",
+    "Filters differ: torch, webdataset, litdata, mosaicml and huggingface resize with Pillow's antialiased bilinear "
+    "filter, torchvision_v2 and dali with their own antialiased ones, beton and ffcv by area; tf_data, grain, spdl and "
+    "albumentations bilinear without antialiasing, which is less work.",
+    "NAME@resized: photos as the .beton holds them, the same JPEG files where it holds JPEGs.",
     "A .beton holds photos that were downscaled and encoded once more; the photo folder holds the originals.",
     "`cached` repeats one batch: the ceiling of protocol train, not a loader to train with.",
 ]
@@ -38,18 +52,23 @@ def declare() -> Config:
     """The section `profile`."""
     config = Config()
     Section("profile", "what to measure", config_descriptor=config).params(
-        protocol=Param(STR, "load, train, or both with a comma", default="load"),
-        loaders=Param(STR, "files in pipelines/, with commas", default="beton,torch,cached"),
+        protocol=Param(STR, "load, feed, train, cached, or several with commas", default="load"),
+        loaders=Param(STR, "files in pipelines/, with commas, or all", default="beton,torch,cached"),
         photos=Param(PATH, "photo folder (one folder for each class), for loaders that read photos"),
         dataset=Param(PATH, "the same photos as a .beton"),
+        encodings=Param(STR, "load, feed: original photos, resized as in the .beton, or both", default="original"),
+        cache=Param(PATH, "folder for the data sets of other loaders, which stay. null: beside profile.out"),
         val_photos=Param(PATH, "train: photo folder for validation"),
         val_dataset=Param(PATH, "train: .beton for validation"),
-        stages=Param(STR, "load: the pipeline", default="rrc(224)|flip|normalize"),
-        batch_size=Param(BATCH, "load: photos in a batch", default=128),
+        stages=Param(STR, "load, feed: the pipeline", default="rrc(224)|flip|normalize"),
+        batch_size=Param(BATCH, "load, feed: photos in a batch", default=128),
         num_workers=Param(WORKERS, "threads or processes of a loader", default=2),
+        workers_sweep=Param(STR, "load, feed: measure with each of these numbers of workers, e.g. 1,2,4"),
+        device=Param(one_of("cpu", "cuda"), "feed: where batches go. null: cuda where there is a GPU"),
+        cold=Param(BOOL, "load, feed: empty the page cache of the data before each epoch", default=0),
         in_memory=Param(BOOL, "the dataset fits into memory", default=1),
         rounds=Param(between(INT, 1, 1000), "measurements of each loader", default=5),
-        seconds=Param(between(FLOAT, 0, 3600), "load: time at least so long (whole epochs)", default=3),
+        seconds=Param(between(FLOAT, 0, 3600), "load, feed: time at least so long (whole epochs)", default=3),
         trainer=Param(PATH, "train: the training script", default="train_imagenet.py"),
         config=Param(PATHS, "train: recipes for the script, with commas", default="rn_configs/clothing_16_epochs.yaml"),
         epochs=Param(EPOCHS, "train: instead of the recipe's number"),
@@ -65,18 +84,21 @@ def main(argv: list[str]) -> None:
     settings = parse(declare(), argv)
     profile = settings.profile
     # Imported here, so that --help need not wait for matplotlib and torch
+    from pipelines import get
     from runtime import machine
     from runtime.profiling import report
     from runtime.profiling.plan import measure_all
+    from runtime.profiling.rounds import with_ceiling
     from runtime.profiling.runs import collect
 
     out = Path(profile.out)
     if profile.runs:
         rows, runs = collect(profile.runs.split(","))
+        interrupted = False
     else:
-        figures = measure_all(profile, out)
-        rows = [f.row() for f in figures]
-        runs = {f.label(): f.runs() for f in figures if f.protocol == "train" and f.rounds}
+        figures, interrupted = measure_all(profile, out)
+        rows = with_ceiling([f.row() for f in figures], {f.loader for f in figures if get(f.loader).is_ceiling})
+        runs = {f.label(): f.runs() for f in figures if f.protocol in ("train", "cached") and f.rounds}
     given = {name: value for name, value in settings.flat().items() if value is not None}
     path = report.write_report(
         out,
@@ -92,6 +114,8 @@ def main(argv: list[str]) -> None:
         if "skipped" in row:
             print(f"skipped {row['loader']} ({row['protocol']}): {row['skipped']}")
     print(f"=> Report in {path}")
+    if interrupted:
+        raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -37,6 +37,9 @@ ROLES = {
     "profile.dataset": "beton",
     "profile.val_photos": "photos",
     "profile.val_dataset": "beton",
+    "profile.encodings": "name",
+    "profile.cache": "out folder",
+    "profile.workers_sweep": "name",
     "profile.stages": "stages",
     "profile.trainer": "trainer",
     "profile.config": "recipe",
@@ -63,6 +66,7 @@ WITH = {
     "profile.val_photos": {"profile.protocol": "train", "profile.loaders": "torch"},
     "profile.val_dataset": {"profile.protocol": "train"},
     "profile.photos": {"profile.loaders": "torch"},
+    "profile.cache": {"profile.loaders": "torch", "profile.encodings": "resized"},
     "profile.trainer": {"profile.protocol": "train"},
     "profile.config": {"profile.protocol": "train"},
 }
