@@ -40,7 +40,7 @@ class JoinedFile(BetonFile):
     """
 
     def __init__(self, text: str, paths: list[str]):
-        self.path, self.parts = text, []
+        self.path, self.parts, self._absolute = text, [], absolute(text)
         try:
             for path in paths:
                 self.parts.append(BetonFile(path))
@@ -60,7 +60,7 @@ class JoinedFile(BetonFile):
         self._row = namedtuple("Sample", self.columns, rename=True)
 
     def __reduce__(self):
-        return open_beton, (absolute(self.path),)  # opened again in another process
+        return open_beton, (self._absolute,)  # opened again in another process
 
     def _check(self) -> None:
         """Raise UserError unless all have the same fields and classes."""
