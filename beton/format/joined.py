@@ -19,7 +19,17 @@ from beton.format.parts import absolute, in_order, of_the_write, paths_of, text_
 from beton.format.tables import Column
 
 # Entries of a card that are one for all files where they are the same in all, and those that are added up
-_COMMON = ("card_version", "format_version", "classes", "class_to_idx", "fields", "parameters", "source", "seed")
+_COMMON = (
+    "card_version",
+    "format_version",
+    "classes",
+    "class_to_idx",
+    "fields",
+    "parameters",
+    "source",
+    "seed",
+    "versions",
+)
 _SUMS = ("samples_per_class", "samples_per_mode", "bytes_per_mode", "notes")
 
 
