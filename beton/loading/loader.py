@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from beton.loading.base import Pipeline
 from beton.loading.buffers import BufferPool
 from beton.loading.damage import POLICIES, RAISE, SKIP, SUBSTITUTE, no_substitute, read_substitute
 from beton.loading.task import Task
+from beton.loading.times import Times
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +54,8 @@ class Loader(Pipeline):
     alone. `shuffle`; `drop_last`: leave out a smaller batch at the end. `in_memory`: False for files larger than
     memory, which are then read nearly in sequence. `rank`, `world_size`: this process's share of each epoch. `repeats`:
     repeated augmentation, views of a sample in an epoch. `on_error`: a damaged sample is an error ('raise'), left out
-    ('skip') or replaced by another ('substitute'). `verify`: compare each sample with its checksum.
+    ('skip') or replaced by another ('substitute'). `verify`: compare each sample with its checksum. `timed`: count in
+    `times` (beton.loading.times.Times) what each part of the work takes; after an epoch times.per_sample() has it.
 
     Raises UserError for what is wrong with the file or the arguments, DamagedSample while iterating.
     """
@@ -78,12 +81,14 @@ class Loader(Pipeline):
         repeats: int = 1,
         on_error: str = RAISE,
         verify: bool = False,
+        timed: bool = False,
         **stages: str | None,
     ):
         super().__init__(
             Task(
                 str(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank, world_size,
                 str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns,
+                timed,
             )
         )  # fmt: skip
 
@@ -103,6 +108,9 @@ class Loader(Pipeline):
                 )
                 for name in names
             ]
+        self.times = Times() if task.timed else None
+        for decoder in self._decoders:
+            decoder.timed = task.timed
         self._names, self.Batch = names, namedtuple("Batch", names, rename=True)
         self._pages = self._mapped.pages()
         numbers = sum(math.prod(decoder.shape) for decoder in self._decoders)
@@ -138,7 +146,7 @@ class Loader(Pipeline):
         rest = _Rest(samples, keys, (start - passed) * self.task.batch_size)
         fewest = self.task.batch_size if self.task.drop_last else 1
         waiting: deque[_Batch] = deque()
-        with _Threads(self._decoders, self.task.usable_workers, self._chunk) as threads:
+        with _Threads(self._decoders, self.task.usable_workers, self._chunk, self.times) as threads:
             try:
                 while True:
                     while len(waiting) <= _AHEAD and len(rest) >= fewest:
@@ -263,8 +271,9 @@ class Loader(Pipeline):
 class _Threads:
     """Threads that each have, for every decoder, what it needs for itself; a context of one epoch."""
 
-    def __init__(self, decoders: list[Decoder], count: int, chunk: int):
+    def __init__(self, decoders: list[Decoder], count: int, chunk: int, times: Times | None = None):
         self._decoders, self._idle, self._process = decoders, SimpleQueue(), os.getpid()
+        self._times = times
         self._all = [[decoder.open_worker(chunk) for decoder in decoders] for _ in range(count)]
         for workers in self._all:
             self._idle.put(workers)
@@ -277,6 +286,10 @@ class _Threads:
         self.end()
         for workers in self._all:
             for decoder, worker in zip(self._decoders, workers, strict=True):
+                if self._times:
+                    spent = decoder.spent(worker)
+                    # It was counted as collating with all the rest of a thread's work
+                    self._times.add({**spent, "collate": -sum(spent.values())}, 0)
                 decoder.close_worker(worker)
 
     def submit(self, work, *arguments) -> Future:
@@ -289,7 +302,17 @@ class _Threads:
             finally:
                 self._idle.put(workers)
 
-        return self._pool.submit(run)
+        return self._pool.submit(self._timed(run, len(arguments[0])) if self._times else run)
+
+    def _timed(self, run, samples: int):
+        def timed():
+            started = perf_counter()
+            try:
+                return run()
+            finally:
+                self._times.add({"collate": perf_counter() - started}, samples)
+
+        return timed
 
     def end(self) -> None:
         """Wait for what has begun; drop the rest."""

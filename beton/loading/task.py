@@ -30,7 +30,8 @@ class Task:
     `drop_last`: for training. `in_memory`: the data set fits into memory (else it is read nearly in sequence).
     `repeats`: repeated augmentation, so many different views of a sample in an epoch that is as long as
     before (orders.py). `on_error`: what happens to a damaged sample (damage.py). `verify`: compare each sample
-    with its checksum. `columns`: the fields that a batch has, in its order; None for all that the file has.
+    with its checksum. `columns`: the fields that a batch has, in its order; None for all that the file has. `timed`:
+    count where the threads of the loader spend their time (times.py).
     """
 
     dataset: str
@@ -49,6 +50,7 @@ class Task:
     on_error: str = "raise"
     verify: bool = False
     columns: tuple[str, ...] | None = ("image", "label")
+    timed: bool = False
 
     @property
     def float_dtype(self) -> Any:

@@ -1,7 +1,9 @@
 """A run from its first check to its final weights, whatever it trains."""
 
+import contextlib
 import json
 import os
+import time
 from pathlib import Path
 
 import torch
@@ -9,7 +11,9 @@ import torch
 from beton.errors import UserError
 from beton.files import publish
 from beton.loading.base import Pipeline
+from runtime import verdict
 from runtime.launch import Rank
+from runtime.outputs import check_file
 from runtime.training import checkpoint, engine, resume
 from runtime.training.checkpoint import Position
 from runtime.training.checkpoint_manager import CheckpointManager
@@ -18,6 +22,7 @@ from runtime.training.data import Data
 from runtime.training.models import input_size
 from runtime.training.resume import Start
 from runtime.training.run_folder import RunFolder
+from runtime.training.tracer import Tracer
 
 
 def parallel(model: torch.nn.Module, compiled: bool, rank: Rank) -> torch.nn.Module:
@@ -77,8 +82,12 @@ def _fit(recipe, settings, rank: Rank, data: Data, validation: Pipeline, folder:
         parts = (recipe.model, recipe.optimizer, recipe.scaler, recipe.average)
         return checkpoint.capture(position, ranks, settings.flat(), validation.classes, *parts)
 
+    recipe.tracer = _tracer(settings, rank)
     try:
-        with CheckpointManager(rank, capture, folder.path, settings.training.checkpoint_minutes) as manager:
+        with (
+            recipe.tracer or contextlib.nullcontext(),
+            CheckpointManager(rank, capture, folder.path, settings.training.checkpoint_minutes) as manager,
+        ):
             for epoch in range(start.epoch, recipe.epochs):
                 position = start if epoch == start.epoch else Position(epoch)
                 folder.log(_run_epoch(recipe, settings, rank, data, validation, manager, position))
@@ -87,16 +96,26 @@ def _fit(recipe, settings, rank: Rank, data: Data, validation: Pipeline, folder:
                 _save_weights(recipe.model, folder.path / "final_weights.pt", validation.classes)
                 if recipe.average is not None and recipe.evaluate_average:
                     _save_weights(recipe.average.module, folder.path / "final_ema_weights.pt", validation.classes)
+                if where := verdict.of_run(folder.epochs(), settings.data.num_workers):
+                    print(f"=> {where}", flush=True)
     finally:
         data.close()
         validation.close()
+
+
+def _tracer(settings, rank: Rank) -> Tracer | None:
+    """What records the trace, if one is asked for; rank 0 does."""
+    if settings.training.trace is None or not rank.first:
+        return None
+    check_file(Path(settings.training.trace))
+    return Tracer(settings.training.trace, rank.device)
 
 
 def _run_epoch(
     recipe, settings, rank: Rank, data: Data, validation: Pipeline, manager: CheckpointManager, start: Position
 ) -> dict:
     """Train an epoch, or the rest of it, and evaluate; returns the line for the log."""
-    epoch = start.epoch
+    epoch, began = start.epoch, time.perf_counter()
     res = recipe.resolution(epoch)
     training = data.training(res)
     length = [len(training), training.num_samples]
@@ -112,6 +131,9 @@ def _run_epoch(
     manager.training_ended(sums.position())
     if settings.logging.log_level > 0 or epoch == recipe.epochs - 1:
         line |= engine.evaluate_all(recipe, validation, rank, bool(settings.validation.lr_tta))
+    # With what was trained of it before an interruption
+    before = ((start.sums or {}).get("times") or {}).get("train_time", 0.0)
+    line["epoch_time"] = before + time.perf_counter() - began
     return {"epoch": epoch, "res": res, "loader": settings.data.loader, "precision": recipe.precision.name, **line}
 
 

@@ -74,6 +74,11 @@ class RunFolder:
         print(f"=> Resuming {folder} after {position.epoch} epochs and {position.batch} batches")
         return cls(folder)
 
+    def epochs(self) -> list[dict]:
+        """The lines of the log; [] where there is no folder."""
+        lines = [] if self.path is None else _lines(self.path / "log.jsonl")
+        return [json.loads(line) for line in lines]
+
     def log(self, line: dict) -> None:
         """Append a line to log.jsonl and print its main values."""
         if self.path is None:

@@ -119,6 +119,7 @@ class Decoder:
     shape: tuple[int, ...] = ()
     dtype: np.dtype
     on_device: Any = None
+    timed: bool = False  # whether spent() is asked; set before open_worker()
 
     def open_worker(self, rows: int) -> Any:
         """What a thread needs for itself to fill at most `rows` at a time."""
@@ -133,6 +134,10 @@ class Decoder:
         Raises DamagedSample.
         """
         raise NotImplementedError
+
+    def spent(self, worker: Any) -> dict[str, float]:
+        """Seconds that a worker has spent, by parts of beton.loading.times; without what is not told apart."""
+        return {}
 
     def to_tensor(self, rows: torch.Tensor) -> torch.Tensor:
         """Rows of a buffer as the batch shows them: a view."""
