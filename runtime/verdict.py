@@ -1,10 +1,10 @@
 """The lines of a training log -> where an epoch's time went, what limits the run, and what would make it shorter.
 
 Nothing is guessed: a change is named only if what it brings can be computed from what was measured. The model: data is
-loaded while the model trains, so an epoch takes what the slower of the two takes. Where the trainer waits, the loader has
-been busy all the time; a loader that takes `factor` times as long for an image shortens the wait accordingly, down to
-what the model takes. On a CPU loader and model share the cores, and both gain where one does less: figures there are
-from below.
+loaded while the model trains, so an epoch takes what the slower of the two takes. Where the trainer waits, the loader
+has been busy all the time; a loader that takes `factor` times as long for an image shortens the wait accordingly, down
+to what the model takes. On a CPU loader and model share the cores, and both gain where one does less: figures there
+are from below.
 """
 
 import statistics
@@ -98,7 +98,8 @@ def in_words(parts: dict[str, float]) -> str:
     }[found]
     if waits >= _MUCH * whole:
         return f"{about}, {_percent(waits, whole)} waiting; {cached}"
-    return f"{about}, {_percent(waits, whole)} waiting; no loader can save more than {seconds(waits)} of {seconds(whole)}"
+    most = f"no loader can save more than {seconds(waits)} of {seconds(whole)}"
+    return f"{about}, {_percent(waits, whole)} waiting; {most}"
 
 
 def changes(

@@ -73,7 +73,7 @@ def _measure(figures: Figures, profile, number: int, out: Path) -> dict:
     given = {"data.train_dataset": dataset, "data.val_dataset": _path_for(name, profile, "val_")}
     given |= {"data.num_workers": profile.num_workers, "data.in_memory": profile.in_memory, "training.seed": number}
     given |= {"training.epochs": profile.epochs} if profile.epochs else {}
-    return measure_train(trainer_path(profile.trainer), name, figures.config, given, out)
+    return measure_train(trainer_path(profile.trainer), name, figures.config, given, out, bool(profile.keep))
 
 
 def _why_skipped(name: str, profile, protocol: str) -> str | None:

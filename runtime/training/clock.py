@@ -194,10 +194,10 @@ class EpochClock:
         return self._total
 
     def facts(self) -> dict:
-        """For the log, after stop(): `train_time` and its parts. `images_per_second` is without the start and compiling.
+        """For the log, after stop(): `train_time` and its parts. `images_per_second` is without start and compiling.
 
-        On CUDA `gpu_idle_time` is what the GPU has waited for data and copies; elsewhere `idle_cores` is the mean number
-        of this process's cores that nobody used, where that can be told.
+        `idle_cores` is the mean number of this process's cores that nobody used, where that can be told; on CUDA
+        `gpu_idle_time` is what the GPU has waited for data and copies.
         """
         parts = {name: self._marks.seconds[part] + self._before.get(name, 0.0) for part, name in PARTS.items()}
         parts["other_time"] += max(0.0, self._total - sum(parts.values()))  # what no mark was there for

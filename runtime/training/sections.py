@@ -55,7 +55,7 @@ def add_data(config: Config) -> None:
             default="raise",
         ),
         verify=Param(BOOL, "compare every sample that is read with its checksum", default=0),
-        timed=Param(BOOL, "log what the loader's threads spend on reading, decoding, ... (data.loader=beton)", default=0),
+        timed=Param(BOOL, "log what the threads of data.loader=beton spend on reading, decoding, ...", default=0),
         train_stages=Param(STR, "stages for training; {res} is the resolution", default="rrc({res})|flip|normalize"),
         val_stages=Param(
             STR, "stages for validation; {ratio} is the crop ratio", default="center({res}, ratio={ratio})|normalize"
