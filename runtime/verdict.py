@@ -109,12 +109,14 @@ def changes(
     alternatives: list[Alternative] = (),
     shares: dict[str, float] | None = None,
 ) -> list[Change]:
-    """At most three changes, the cheapest first, each with what it saves; [] where none is worth it.
+    """At most three changes, the cheapest first, each with what it saves; [] where none is worth it. Where less than a
+    tenth of an epoch is waiting for data, no change of the loader is named.
 
     `workers`: of the loader; `idle_cores`: on average; `shares`: seconds of a loader's thread for an image by part
     (beton.loading.times).
     """
     whole, found = sum(parts.values()), []
+    waits = sum(parts[part] for part in _WAITS) >= _MUCH * whole
     more = int((idle_cores or 0.0) + 0.5)
     ways = [Alternative(a.text, a.factor, a.effort) for a in alternatives]
     if workers and more:
@@ -123,7 +125,7 @@ def changes(
     if shares and shares.get("augment") and sum(shares.values()):
         kept = 1 - shares["augment"] / sum(shares.values())
         ways.append(Alternative("fewer stages behind the crop (data.train_stages), all left out", kept, 1))
-    for way in ways:
+    for way in ways if waits else []:
         found.append(Change(way.text, saved(parts, way.factor), way.effort))
     if parts["evaluation"]:
         found.append(Change("evaluate at the end only (logging.log_level=0)", parts["evaluation"], 0))

@@ -19,9 +19,12 @@ def breakdowns(runs: dict[str, list[dict]]) -> dict[str, dict[str, float]]:
     return found
 
 
-def loader_parts(runs: dict[str, list[dict]]) -> dict[str, dict[str, float]]:
-    """Mean seconds of a loader's thread for an image, by part, of each label whose runs have counted them."""
-    found = {}
+def loader_parts(runs: dict[str, list[dict]], rows: list[dict] = ()) -> dict[str, dict[str, float]]:
+    """Seconds of a loader's thread for an image, by part, of each label whose runs have counted them (means), and of
+    each loader with which protocol load has."""
+    found = {
+        f"{row['loader']} alone": row["loader_seconds_per_image"] for row in rows if row.get("loader_seconds_per_image")
+    }
     for label, group in runs.items():
         told = [line["loader_seconds_per_image"] for run in group for line in run["epochs"][1:] or run["epochs"]
                 if line.get("loader_seconds_per_image")]  # fmt: skip

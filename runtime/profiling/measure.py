@@ -6,6 +6,7 @@ The first epoch warms up (page cache, threads, compiled stages) and gives the pe
 until `seconds` have passed. A UserError is printed as {"error": text}.
 """
 
+import dataclasses
 import json
 import threading
 import time
@@ -41,7 +42,9 @@ def measure(loader: str, task, seconds: float) -> dict:
             epochs += 1
             timed += sum(len(labels) for _, labels in pipeline.batches(epochs))
         cpu = _cpu_seconds() - cpu
+    parts = _loader_parts(loader, task)
     return {
+        **({"loader_seconds_per_image": parts} if parts else {}),
         "images_per_second": timed / passed,
         "cpu_seconds_per_image": cpu / timed,
         "first_batch_seconds": first_batch,
@@ -49,6 +52,19 @@ def measure(loader: str, task, seconds: float) -> dict:
         "images": images,
         "epochs": epochs,
     }
+
+
+def _loader_parts(loader: str, task) -> dict[str, float]:
+    """Seconds of a thread for an image by part, of an epoch that is counted (beton.loading.times), where a pipeline can;
+    apart from what is measured, so that nothing is counted there."""
+    from pipelines import open_pipeline
+
+    with open_pipeline(loader, dataclasses.replace(task, timed=True)) as pipeline:
+        if pipeline.times is None:
+            return {}
+        for _ in pipeline.batches(0):
+            pass
+        return pipeline.times.per_sample()
 
 
 def memory_bytes() -> int:

@@ -135,7 +135,7 @@ def measure(photos: Photos, mode: str, size: int | None, quality: int, stages: s
         originals = _original_bytes(photos, count)
         each = _bytes_each(photos, mode, size, payloads, records, originals) + beside
         rate, per_core = _read(path, stages, seconds)
-        return Sampled(each, cpu / count, rate, per_core)
+        return Sampled(float(each), cpu / count, rate, per_core)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -7,6 +7,7 @@ matplotlibrc. Labels are drawn literally, never as formulas.
 import io
 import math
 import statistics
+import textwrap
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -271,7 +272,8 @@ def _figure(title: str, hint: str, height: float) -> tuple[Figure, Axes]:
     FigureCanvasAgg(fig)
     axes = fig.add_subplot()
     fig.suptitle(title, x=0.017, ha="left", fontsize=13, fontweight="bold", parse_math=False)
-    axes.set_title(hint, loc="left", fontsize=10, color="#444444", wrap=True, parse_math=False)
+    # Not by matplotlib, which reads a formula into a label that it wraps
+    axes.set_title(textwrap.fill(hint, 64), loc="left", fontsize=10, color="#444444", parse_math=False)
     return fig, axes
 
 

@@ -225,7 +225,7 @@ def make_report(
     left_out = settings.pop("leaves_out", None) or []
     report = {"format": schema.FORMAT, "title": title, "verdict": findings(rows, runs, alternatives)}
     report |= {"machine": machine, "stages": stages, "settings": settings, "data": data or {}}
-    report |= {"rows": with_ratios(rows), "breakdown": breakdowns(runs), "loader_parts": loader_parts(runs)}
+    report |= {"rows": with_ratios(rows), "breakdown": breakdowns(runs), "loader_parts": loader_parts(runs, rows)}
     return _plain({**report, "left_out": left_out})
 
 

@@ -1,5 +1,6 @@
 """Where the time of an epoch goes: sleeps in one part are found there; a GPU's idle time, by fake events."""
 
+import json
 import time
 
 import numpy as np
@@ -21,6 +22,8 @@ from runtime.training import engine
 from runtime.training.checkpoint import Position
 from runtime.training.clock import PARTS, Compiling, CudaMarks, EpochClock
 from runtime.training.precision import Precision
+from tests.support.scripts import forked, options
+from tests.support.training import RESNET, log_of
 
 CPU = torch.device("cpu")
 SLEEP = 0.005  # seconds an image
@@ -263,3 +266,18 @@ def test_torch_tells_when_it_compiles():
     before = compiling.seconds
     torch.compile(lambda x: x + 1, backend="eager")(torch.zeros(2))
     assert compiling.seconds > before
+
+
+def test_a_run_ends_with_what_limits_it_and_writes_a_trace(betons, tmp_path):
+    """Twice 15 batches, of which ten are traced."""
+    more = {"data.train_dataset": betons["train"], "data.val_dataset": betons["val"], "logging.folder": tmp_path}
+    more |= {"training.trace": tmp_path / "trace.json", "data.timed": 1, "training.epochs": 2, "training.resume": None}
+    done = forked("train_imagenet.py", *options(RESNET | more))
+    assert done.returncode == 0, done.stderr
+    assert " limit" in done.stdout.splitlines()[-1] and "of the epoch" in done.stdout.splitlines()[-1]
+    for line in log_of(tmp_path / "run"):
+        assert sum(line[name] for name in PARTS.values()) == pytest.approx(line["train_time"], rel=0.02)
+        assert line["train_time"] + line["val_time"] <= line["epoch_time"]
+        assert tuple(line["loader_seconds_per_image"]) == LOADER_PARTS
+    events = [event.get("name") for event in json.loads((tmp_path / "trace.json").read_text())["traceEvents"]]
+    assert events.count("waiting for data") >= 10 and "aten::convolution" in events
