@@ -75,7 +75,7 @@ def declare_plan() -> Config:
         sizes=Param(STR, "longest sides in pixels, with commas; 0: as they are", default="256,400,500"),
         quality=Param(between(INT, 1, 100), "of JPEGs", default=90),
         stages=Param(STR, "the stages of the training", default="rrc(224)|flip|normalize"),
-        sample=Param(between(INT, 8, 100_000), "photos that are written and read in each mode and size", default=256),
+        sample=Param(between(INT, 8, 100_000), "photos that are written and read in each mode and size", default=512),
         seconds=Param(between(FLOAT, 0, 600), "read each so long", default=2),
         rate=Param(between(FLOAT, 0.001, 1e9), "images per second that the model takes, on all GPUs together"),
         gpus=Param(between(INT, 1, 100_000), "GPUs", default=1),

@@ -14,6 +14,7 @@ that and from the sizes of many more photos comes what the whole set would take:
 
 import os
 import shutil
+import statistics
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -160,8 +161,7 @@ def _bytes_each(photos: Photos, mode: str, size, payloads, records, originals) -
 
 
 def _read(path: Path, stages: str, seconds: float) -> tuple[float, float]:
-    """Images per second of the loader on all cores, and per CPU second: the fastest epoch counts, since whatever else
-    runs makes one slower and none faster."""
+    """Images per second of the loader on all cores, and per CPU second: medians over epochs."""
     with Loader(path, 64, image=stages, columns=("image", "label")) as loader:
         sum(len(labels) for _, labels in loader.batches(0))  # compiles, and touches the file
         rates, ends, epoch = [], time.perf_counter() + seconds, 0
@@ -171,7 +171,7 @@ def _read(path: Path, stages: str, seconds: float) -> tuple[float, float]:
             for _, labels in loader.batches(epoch):
                 images += len(labels)
             rates.append((images / (time.perf_counter() - started), images / (time.process_time() - cpu)))
-    return tuple(max(column) for column in zip(*rates, strict=True))
+    return tuple(statistics.median(column) for column in zip(*rates, strict=True))
 
 
 class _Stored:

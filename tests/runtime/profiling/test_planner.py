@@ -102,5 +102,5 @@ def test_mistakes_are_named(photo_folder, tmp_path):
     assert_user_error(here(*base, "--plan.modes=gif"), "unknown mode 'gif'")
     assert_user_error(here(*base, "--plan.sizes=big"), "plan.sizes=big")
     assert_user_error(here(*base, "--plan.stages=none"), "stage")
-    assert_user_error(here(*base[:2], f"--plan.photos={tmp_path}/none"), "cannot read")
+    assert_user_error(here(*base[:2], f"--plan.photos={tmp_path}/none"), "there is no folder")
     assert_user_error(here(*base[:2]), "plan.photos")
