@@ -152,12 +152,23 @@ def main(argv: list[str]) -> None:
         title=profile.title,
         data=data.identity(profile.photos, profile.dataset),
         alternatives=alternatives,
+        parts=parts_of_ours(rows, profile),
     )
     print(report.terminal_table(rows))
     for row in rows:
         if "skipped" in row:
             print(f"skipped {row['loader']} ({row['protocol']}): {row['skipped']}")
     print(f"=> Report in {path}")
+
+
+def parts_of_ours(rows: list[dict], profile) -> dict:
+    """Where the threads of our loader spend their time, if it was measured alone; apart from what was timed."""
+    from runtime.profiling import planner
+
+    if not any(row["loader"] == "beton" and row["protocol"].startswith("load") and "values" in row for row in rows):
+        return {}
+    parts = planner.loader_parts(profile.dataset, profile.stages, profile.num_workers, profile.batch_size)
+    return {"beton alone": parts}
 
 
 def other_ways(rows: list[dict], runs: dict, profile) -> list:

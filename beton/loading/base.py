@@ -6,7 +6,7 @@ import atexit
 import os
 import weakref
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from typing import Any, ClassVar
 
@@ -55,8 +55,8 @@ class Pipeline:
         self.task, self.epoch, self.left_out = task, 0, LeftOut()
         self.Batch = namedtuple("Batch", task.columns or (), rename=True)
         self._running, self._closed = weakref.WeakSet(), False
-        # What an epoch's batches on the host go through before they are copied, for a clock that tells these apart
-        self.watch_host = None
+        # Called when a batch is on the host, before the device waits for its copy: for a clock that tells these apart
+        self.arrived: Callable[[], None] | None = None
         self.open()
         self._length = task.batches(self.num_samples)
 
@@ -109,8 +109,7 @@ class Pipeline:
                 return
             from beton.loading.to_device import to_device
 
-            host = self.watch_host(batches) if self.watch_host else batches
-            with closing(to_device(host, self.task, self.finish())) as copied:
+            with closing(to_device(batches, self.task, self.finish(), self.arrived)) as copied:
                 yield from map(self.Batch._make, _only_in(process, copied))
 
     def __iter__(self) -> Iterator[tuple]:

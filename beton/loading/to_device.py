@@ -12,11 +12,12 @@ def _stream(device: str) -> "torch.cuda.Stream":
     return torch.cuda.Stream(device)
 
 
-def to_device(batches, task, finish=None):
+def to_device(batches, task, finish=None, arrived=None):
     """Generator of the batches (tuples of tensors) on task.device, one copied ahead.
 
     `finish`: for each column a function that does on the device what is left to do (normalize), or None. A host
-    batch is held until its copy has ended.
+    batch is held until its copy has ended. `arrived()` is called for each batch, by the thread that asks for it, before
+    its stream waits for the copy.
     """
     stream = _stream(str(task.device))
     in_flight: deque[tuple] = deque()
@@ -41,6 +42,8 @@ def to_device(batches, task, finish=None):
 
     def hand_over(entry):
         tensors, copied, _ = entry
+        if arrived is not None:
+            arrived()
         now = torch.cuda.current_stream(task.device)
         now.wait_event(copied)
         for tensor in tensors:

@@ -19,12 +19,9 @@ def breakdowns(runs: dict[str, list[dict]]) -> dict[str, dict[str, float]]:
     return found
 
 
-def loader_parts(runs: dict[str, list[dict]], rows: list[dict] = ()) -> dict[str, dict[str, float]]:
-    """Seconds of a loader's thread for an image, by part, of each label whose runs have counted them (means), and of
-    each loader with which protocol load has."""
-    found = {
-        f"{row['loader']} alone": row["loader_seconds_per_image"] for row in rows if row.get("loader_seconds_per_image")
-    }
+def loader_parts(runs: dict[str, list[dict]]) -> dict[str, dict[str, float]]:
+    """Mean seconds of a loader's thread for an image, by part, of each label whose runs have counted them."""
+    found = {}
     for label, group in runs.items():
         told = [line["loader_seconds_per_image"] for run in group for line in run["epochs"][1:] or run["epochs"]
                 if line.get("loader_seconds_per_image")]  # fmt: skip
@@ -43,13 +40,19 @@ def findings(rows: list[dict], runs: dict[str, list[dict]], alternatives=()) -> 
     parts = breakdowns(runs)
     if parts:
         return _of_runs(measured, runs, parts, alternatives)
-    loads = [row for row in measured if row["protocol"] == "load"] or measured
+    loads = _loads(measured) or [row for row in measured if row["protocol"] == measured[0]["protocol"]]
     if not loads:
         return {"headline": "Nothing was measured.", "more": [], "changes": [], "of": None}
     headline = _of_loaders(loads)
     more = ["Whether training gets faster depends on the model too: protocol train measures that."]
-    more = [] if any(row["protocol"].startswith("train") for row in measured) else more
+    more = [] if any(row["protocol"].startswith(("train", "cached")) for row in measured) else more
     return {"headline": headline, "more": more, "changes": [], "of": None}
+
+
+def _loads(measured: list[dict]) -> list[dict]:
+    """The rows of protocol load; of the first number of workers where there are several."""
+    found = [row for row in measured if row["protocol"].startswith("load")]
+    return [row for row in found if row["protocol"] == found[0]["protocol"]]
 
 
 def _of_loaders(loads: list[dict]) -> str:
@@ -67,7 +70,7 @@ def _of_runs(measured: list[dict], runs: dict, parts: dict[str, dict[str, float]
     # The changes are of the loader with which somebody trains: ours if it is there, and never the ceiling
     labels = [label for label in parts if _loader(runs, label) != CEILING] or list(parts)
     of = next((label for label in labels if _loader(runs, label) == OURS), labels[0])
-    loads = {row["loader"]: _median(row) for row in measured if row["protocol"] == "load"}
+    loads = {row["loader"]: _median(row) for row in _loads(measured)}
     more = [f"{label}: {verdict.in_words(each)}." for label, each in parts.items() if label != of]
     own = _loader(runs, of)
     if own in loads:

@@ -6,7 +6,6 @@ The first epoch warms up (page cache, threads, compiled stages) and gives the pe
 until `seconds` have passed. A UserError is printed as {"error": text}.
 """
 
-import dataclasses
 import json
 import threading
 import time
@@ -42,9 +41,7 @@ def measure(loader: str, task, seconds: float) -> dict:
             epochs += 1
             timed += sum(len(labels) for _, labels in pipeline.batches(epochs))
         cpu = _cpu_seconds() - cpu
-    parts = _loader_parts(loader, task)
     return {
-        **({"loader_seconds_per_image": parts} if parts else {}),
         "images_per_second": timed / passed,
         "cpu_seconds_per_image": cpu / timed,
         "first_batch_seconds": first_batch,
@@ -52,22 +49,6 @@ def measure(loader: str, task, seconds: float) -> dict:
         "images": images,
         "epochs": epochs,
     }
-
-
-def _loader_parts(loader: str, task) -> dict[str, float]:
-    """Seconds of our loader's threads for an image by part (beton.loading.times); {} of others. Of an epoch of its own,
-    so that nothing is counted in what is measured."""
-    import pipelines
-    from beton.loading.loader import Loader
-
-    if not issubclass(pipelines.get(loader), Loader):
-        return {}
-    with pipelines.open_pipeline(loader, dataclasses.replace(task, timed=True)) as pipeline:
-        for epoch in range(2):  # the first touches fresh memory
-            pipeline.times.clear()
-            for _ in pipeline.batches(epoch):
-                pass
-        return pipeline.times.per_sample()
 
 
 def memory_bytes() -> int:

@@ -174,6 +174,16 @@ def _read(path: Path, stages: str, seconds: float) -> tuple[float, float]:
     return tuple(statistics.median(column) for column in zip(*rates, strict=True))
 
 
+def loader_parts(dataset: str, stages: str, workers: int, batch_size: int) -> dict[str, float]:
+    """Seconds of our loader's threads for an image by part (beton.loading.times), of an epoch that is not timed."""
+    with Loader(dataset, batch_size, workers=workers, image=stages, columns=("image",), timed=True) as loader:
+        for epoch in range(2):  # the first touches fresh memory
+            loader.times.clear()
+            for _ in loader.batches(epoch):
+                pass
+        return loader.times.per_sample()
+
+
 class _Stored:
     """Some samples of a .beton as a source of pixels and labels."""
 

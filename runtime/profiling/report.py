@@ -18,6 +18,14 @@ from runtime.profiling import page, plots, schema
 from runtime.profiling.findings import breakdowns, findings, loader_parts
 from runtime.profiling.plots import is_measured, number, one_line
 
+# Further columns of a protocol's table, where its rows have them: heading, key, factor (None: text)
+_MORE = (
+    ("% of the ceiling", "ratio_to_ceiling", 100.0),
+    ("start s", "start_seconds", 1.0),
+    ("difference", "difference", 1.0),
+    ("other load, cores", "others_cpu", 1.0),
+    ("page cache", "cache", None),
+)
 Runs = dict[str, list[dict]]  # by label, as of runtime.profiling.runs.load_run
 _EPOCH_KEYS = (
     *("epoch", "res", "lr", "train_loss", "val_loss", "top_1", "top_5", "images", "images_per_second"),
@@ -97,7 +105,13 @@ def _facts(mapping: dict, prefix: str = "") -> Iterator[list[str]]:
 
 def _table_of(rows: list[dict], protocol: str) -> list[list[str]]:
     """The table of one protocol: without the column that names it and without those that have no value."""
-    cells = _cells([row for row in rows if row["protocol"] == protocol])
+    rows = [row for row in rows if row["protocol"] == protocol and not row.get("skipped")]
+    cells = _cells(rows)
+    for heading, key, scale in _MORE:
+        if any(row.get(key) is not None for row in rows):
+            told = [row.get(key) for row in rows]
+            told = ["-" if v is None else number(v * scale) if scale else one_line(v) for v in told]
+            cells = [[*line, cell] for line, cell in zip(cells, [heading, *told], strict=True)]
     kept = [i for i, column in enumerate(zip(*cells, strict=True)) if i == 0 or (i > 1 and set(column[1:]) != {"-"})]
     return [[line[i] for i in kept] for line in cells]
 
@@ -131,8 +145,8 @@ def _blocks(report: dict, drawn: dict, reasons: list[str]) -> Iterator[tuple]:
     for protocol in measured:
         yield "heading", f"Measured by protocol {one_line(protocol)}"
         yield "numbers", _table_of(rows, protocol)
-    if any(protocol == "load" for protocol in measured):
-        yield "text", "Stages of protocol load, the same for every loader:"
+    if any(protocol.startswith(("load", "feed")) for protocol in measured):
+        yield "text", "Stages of protocols load and feed, the same for every loader:"
         yield "code", one_line(report["stages"])
     yield from _rest(report)
 
@@ -215,23 +229,26 @@ def _epochs_csv(runs: Runs) -> bytes:
 
 
 def make_report(
-    *, machine: dict, stages: str, settings: dict, rows: list[dict], runs: Runs, title: str, data=None, alternatives=()
-) -> dict:
+    *, machine: dict, stages: str, settings: dict, rows: list[dict], runs: Runs, title: str, data=None, alternatives=(),
+    parts=None,
+) -> dict:  # fmt: skip
     """The content of report.json (runtime/profiling/schema.py).
 
-    `data`: what the photos are (runtime.profiling.data.identity). `alternatives`: see findings().
+    `data`: what the photos are (runtime.profiling.data.identity). `alternatives`: see findings(). `parts`: by label,
+    seconds of a loader's thread for an image by part, of loaders that were measured alone.
     """
     settings = dict(settings)
     left_out = settings.pop("leaves_out", None) or []
     report = {"format": schema.FORMAT, "title": title, "verdict": findings(rows, runs, alternatives)}
     report |= {"machine": machine, "stages": stages, "settings": settings, "data": data or {}}
-    report |= {"rows": with_ratios(rows), "breakdown": breakdowns(runs), "loader_parts": loader_parts(runs, rows)}
+    told = {**(parts or {}), **loader_parts(runs)}
+    report |= {"rows": with_ratios(rows), "breakdown": breakdowns(runs), "loader_parts": told}
     return _plain({**report, "left_out": left_out})
 
 
 def write_report(
     out: Path, *, machine: dict, stages: str, settings: dict, rows: list[dict], runs: Runs, title: str, data=None,
-    alternatives=(),
+    alternatives=(), parts=None,
 ) -> Path:  # fmt: skip
     """Write all files of the report into `out`; returns the path of the HTML. The arguments are make_report's.
 
@@ -241,7 +258,7 @@ def write_report(
     out = Path(out)
     report = make_report(
         machine=machine, stages=stages, settings=settings, rows=rows, runs=runs, title=title, data=data,
-        alternatives=alternatives,
+        alternatives=alternatives, parts=parts,
     )  # fmt: skip
     drawn, reasons = plots.draw(report["rows"], runs, settings, report["breakdown"], report["loader_parts"])
     blocks = list(_blocks(report, drawn, reasons))

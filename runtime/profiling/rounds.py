@@ -47,9 +47,6 @@ class Figures:
             row = runs.row_from_runs(self.loader, self.runs()) | about
         else:
             row = {**about, "wait_share": None, "top_1": None}
-            told = [r["loader_seconds_per_image"] for r in self.rounds if "loader_seconds_per_image" in r]
-            if told:
-                row["loader_seconds_per_image"] = {part: statistics.median(t[part] for t in told) for part in told[0]}
             row["values"] = [r["images_per_second"] for r in self.rounds]  # for comparisons
             row["images_per_second"] = spread([r["images_per_second"] for r in self.rounds])
             row["seconds_per_epoch"] = spread([r["images"] / r["images_per_second"] for r in self.rounds])

@@ -172,17 +172,10 @@ class EpochClock:
             self.images += len(batch[1])
             yield batch
 
-    def watch_host(self, batches: Iterable) -> Iterator:
-        """The same for the batches on the host that a pipeline copies to its device: only the wait for these counts as
-        waiting, the rest of what a batch takes to arrive as transfer."""
-        batches, self._arrives = iter(batches), "transfer"
-        while True:
-            self.mark("transfer")
-            batch = next(batches, None)
-            self.mark("wait")
-            if batch is None:
-                return
-            yield batch
+    def arrived(self) -> None:
+        """A batch has arrived on the host: what its copy still takes is transfer. For Pipeline.arrived."""
+        self._arrives = "transfer"
+        self.mark("wait")
 
     def stop(self) -> float:
         """Seconds since the start, including all work on the GPU."""

@@ -73,7 +73,7 @@ class EpochSums:
         self.rank, self.pipeline = rank, pipeline
         self.epoch, self.batch = start.epoch, start.batch
         self.clock = EpochClock(rank.device, sums.get("times"))
-        pipeline.watch_host = self.clock.watch_host
+        pipeline.arrived = self.clock.arrived
         if pipeline.times:
             pipeline.times.clear()
         self._loss = torch.tensor(sums.get("loss", 0.0), dtype=torch.float64, device=rank.device)

@@ -58,8 +58,9 @@ class Made(Pipeline):
 def copy_of(sleep):
     """A to_device that copies on a CPU."""
 
-    def to_device(batches, task, finish=None):
+    def to_device(batches, task, finish=None, arrived=None):
         for batch in batches:
+            arrived()
             sleep(len(batch[1]))
             yield batch
 
@@ -220,10 +221,11 @@ def test_on_a_gpu_only_what_it_waited_counts(loading, wait, transfer):
 
     def copied(batches):
         for batch in batches:
+            clock.arrived()
             gpu.wait_for(max(gpu.host, gpu.free) + transfer)
             yield batch
 
-    for _ in clock.watch(copied(clock.watch_host(host_batches()))):
+    for _ in clock.watch(copied(host_batches())):
         gpu.run(40)
         clock.mark("compute")
         gpu.run(10)
