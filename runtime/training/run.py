@@ -88,9 +88,14 @@ def _fit(recipe, settings, rank: Rank, data: Data, validation: Pipeline, folder:
             recipe.tracer or contextlib.nullcontext(),
             CheckpointManager(rank, capture, folder.path, settings.training.checkpoint_minutes) as manager,
         ):
+            ended = time.perf_counter()
             for epoch in range(start.epoch, recipe.epochs):
-                position = start if epoch == start.epoch else Position(epoch)
-                folder.log(_run_epoch(recipe, settings, rank, data, validation, manager, position))
+                position, began = start if epoch == start.epoch else Position(epoch), ended
+                line = _run_epoch(recipe, settings, rank, data, validation, manager, position)
+                # With the checkpoint of the epoch before, and with what was trained before an interruption
+                ended = time.perf_counter()
+                trained = ((position.sums or {}).get("times") or {}).get("train_time", 0.0)
+                folder.log(line | {"epoch_time": trained + ended - began})
                 manager.epoch_ended(Position(epoch + 1))
             if rank.first:
                 _save_weights(recipe.model, folder.path / "final_weights.pt", validation.classes)
@@ -115,7 +120,7 @@ def _run_epoch(
     recipe, settings, rank: Rank, data: Data, validation: Pipeline, manager: CheckpointManager, start: Position
 ) -> dict:
     """Train an epoch, or the rest of it, and evaluate; returns the line for the log."""
-    epoch, began = start.epoch, time.perf_counter()
+    epoch = start.epoch
     res = recipe.resolution(epoch)
     training = data.training(res)
     length = [len(training), training.num_samples]
@@ -131,9 +136,6 @@ def _run_epoch(
     manager.training_ended(sums.position())
     if settings.logging.log_level > 0 or epoch == recipe.epochs - 1:
         line |= engine.evaluate_all(recipe, validation, rank, bool(settings.validation.lr_tta))
-    # With what was trained of it before an interruption
-    before = ((start.sums or {}).get("times") or {}).get("train_time", 0.0)
-    line["epoch_time"] = before + time.perf_counter() - began
     return {"epoch": epoch, "res": res, "loader": settings.data.loader, "precision": recipe.precision.name, **line}
 
 
