@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from pathlib import Path
+from collections.abc import Iterator
 
 from beton.format.card import card_path, read_card
 from beton.format.file import BetonFile
@@ -13,11 +13,9 @@ def identity(photos: str | None, dataset: str | None) -> dict:
     .beton its length, its bytes and (from its card) the names and labels of what was written."""
     found: dict = {}
     if photos and os.path.isdir(photos):
-        digest, count = hashlib.sha256(), 0
-        for path in sorted(path for path in Path(photos).rglob("*") if path.is_file()):
-            digest.update(f"{path.relative_to(photos)}\0{path.stat().st_size}\0".encode("utf-8", "surrogateescape"))
-            count += 1
-        found |= {"photos": count, "photos_digest": digest.hexdigest()[:16]}
+        lines = sorted(_files(photos, ""))
+        digest = hashlib.sha256("".join(lines).encode("utf-8", "surrogateescape"))
+        found |= {"photos": len(lines), "photos_digest": digest.hexdigest()[:16]}
     if dataset and os.path.isfile(dataset):
         with BetonFile(dataset) as file:
             found |= {"samples": len(file), "dataset_bytes": os.path.getsize(dataset)}
@@ -25,3 +23,13 @@ def identity(photos: str | None, dataset: str | None) -> dict:
         found["source_digest"] = (card.get("identity") or {}).get("names and labels")
         found["dataset_sha256"] = (card.get("sha256") or "")[:16] or None
     return found
+
+
+def _files(folder: str, prefix: str) -> Iterator[str]:
+    """A line for each file in a folder and below: its path from there on, and its bytes."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files(entry.path, f"{prefix}{entry.name}/")
+            else:
+                yield f"{prefix}{entry.name}\0{entry.stat().st_size}\0"

@@ -76,9 +76,12 @@ def _of_runs(measured: list[dict], runs: dict, parts: dict[str, dict[str, float]
     if own in loads:
         consumed = _consumed(runs[of])
         if consumed:
-            which = "the model" if loads[own] > consumed else "the loader"
             text = f"{own} alone loads {number(loads[own])} images/s, and training takes {number(consumed)}"
-            more.insert(0, f"{text}: {which} is the limit.")
+            if verdict.limit(parts[of]) != "loader":
+                more.insert(0, f"{text}: the model is the limit.")
+            else:  # where it is much faster alone, it lacks something beside the model
+                shared = ", since it shares the cores with the model" if loads[own] > 1.25 * consumed else ""
+                more.insert(0, f"{text}: the loader is the limit{shared}.")
     ceiling = [label for label in parts if _loader(runs, label) == CEILING]
     if ceiling:
         whole, least = sum(parts[of].values()), sum(parts[ceiling[0]].values())

@@ -185,14 +185,13 @@ def loader_parts(dataset: str, stages: str, workers: int, batch_size: int) -> di
 
 
 class _Stored:
-    """Some samples of a .beton as a source of pixels and labels."""
+    """Some samples of an open .beton as a source of pixels and labels."""
 
     fields = {"image": "image", "label": "int"}
 
-    def __init__(self, path: str, count: int):
-        self._file = BetonFile(path)
-        self._chosen = permutation(len(self._file), 0)[:count].tolist()
-        self.classes = self._file.classes
+    def __init__(self, file: BetonFile, count: int):
+        self._file, self.classes = file, file.classes
+        self._chosen = permutation(len(file), 0)[:count].tolist()
 
     def __len__(self) -> int:
         return len(self._chosen)
@@ -212,17 +211,14 @@ class _Stored:
 def alternatives(dataset: str, stages: str, count: int = 128, seconds: float = 1.0) -> list[Alternative]:
     """Other storage modes, and three quarters of the size, for a .beton: how long each takes to load beside the present
     one, measured on some of its samples."""
+    rates = {}
     with BetonFile(dataset) as file:
-        records = file.columns["image"].records
+        records, samples = file.columns["image"].records, _Stored(file, count)
         present = {mode.code: mode.name for mode in by_code().values()}[int(np.median(records["mode"]))]
         size = int(np.maximum(records["height"], records["width"]).max())
-    samples, rates = _Stored(dataset, count), {}
-    for mode, side in ((present, size), ("blocks", size), ("raw", size), (present, size * 3 // 4)):
-        with tempfile.TemporaryDirectory(prefix="plan-") as folder:
-            path = Path(folder) / "sample.beton"
-            fields = {"image": Image(write_mode=mode, max_resolution=side), "label": Int()}
-            write(samples, path, fields, WriteOptions(system.cores()), {}, lambda n: None, lambda text: None)
-            rates[mode, side] = _read(path, stages, seconds)[0], os.path.getsize(path)
+        for mode, side in ((present, size), ("blocks", size), ("raw", size), (present, size * 3 // 4)):
+            if (mode, side) not in rates:
+                rates[mode, side] = _rate_as(samples, mode, side, stages, seconds)
     base_rate, base_bytes = rates.pop((present, size))
     found = []
     for (mode, side), (rate, size_now) in rates.items():
@@ -230,6 +226,15 @@ def alternatives(dataset: str, stages: str, count: int = 128, seconds: float = 1
         text = f"{what} (loads {rate / base_rate:.2g} times as many images/s, takes {size_now / base_bytes:.2g} times"
         found.append(Alternative(f"{text} the bytes)", base_rate / rate, 2))
     return found
+
+
+def _rate_as(samples: _Stored, mode: str, size: int, stages: str, seconds: float) -> tuple[float, int]:
+    """Images per second of samples that are stored in a mode and size, and their bytes."""
+    with tempfile.TemporaryDirectory(prefix="plan-") as folder:
+        path = Path(folder) / "sample.beton"
+        fields = {"image": Image(write_mode=mode, max_resolution=size), "label": Int()}
+        write(samples, path, fields, WriteOptions(system.cores()), {}, lambda n: None, lambda text: None)
+        return _read(path, stages, seconds)[0], os.path.getsize(path)
 
 
 def option(

@@ -15,6 +15,7 @@ from beton.files import publish
 from runtime import verdict
 from runtime.outputs import make_folder
 from runtime.profiling import page, plots, schema
+from runtime.profiling.compare import LARGEST_SPREAD
 from runtime.profiling.findings import breakdowns, findings, loader_parts
 from runtime.profiling.plots import is_measured, number, one_line
 
@@ -145,10 +146,21 @@ def _blocks(report: dict, drawn: dict, reasons: list[str]) -> Iterator[tuple]:
     for protocol in measured:
         yield "heading", f"Measured by protocol {one_line(protocol)}"
         yield "numbers", _table_of(rows, protocol)
+        if wide := [text for row in rows if row["protocol"] == protocol and (text := _wide(row))]:
+            yield "text", f"Not to be relied on, as measurements differ by more than 15 %: {', '.join(wide)}."
     if any(protocol.startswith(("load", "feed")) for protocol in measured):
         yield "text", "Stages of protocols load and feed, the same for every loader:"
         yield "code", one_line(report["stages"])
     yield from _rest(report)
+
+
+def _wide(row: dict) -> str | None:
+    """A row's loader and the spread of its speed (greatest less least, over the median), if that is too much."""
+    if not is_measured(row, "images_per_second"):
+        return None
+    speed = row["images_per_second"]
+    spread = (speed["max"] - speed["min"]) / speed["median"] if speed["median"] else 0.0
+    return f"{one_line(row['loader'])} ({100 * spread:.0f} %)" if spread > LARGEST_SPREAD else None
 
 
 def _rest(report: dict) -> Iterator[tuple]:

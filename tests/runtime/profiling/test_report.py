@@ -259,3 +259,51 @@ def test_a_report_that_cannot_be_written_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="name another folder"):
         write(tmp_path / "file", [row("torch", 400)])
+
+
+def test_what_spreads_by_more_than_15_percent_is_marked(tmp_path):
+    text = write(tmp_path, [row("torch", 400), row("steady", 1000)]).with_suffix(".md").read_text()
+    assert "Not to be relied on, as measurements differ by more than 15 %: torch (25 %)." in text
+
+
+def test_the_verdict_says_that_the_model_is_the_limit(tmp_path):
+    """19,132 images/s can be loaded, and 129 are trained."""
+    parts = {"compute_time": 7.0, "optimizer_time": 0.6, "transfer_time": 0.0, "compile_time": 0.0, "epoch_time": 9.0}
+    parts |= {"wait_time": 0.0, "first_batch_time": 0.05}
+    run = runs.load_run(write_run(tmp_path / "run", [line(e, 7.75, 0.5, **parts) for e in range(3)]))
+    rows = [row("beton", 19132), runs.row_from_runs("beton", [run])]
+    made = report.make_report(
+        machine={},
+        stages="",
+        settings={},
+        rows=rows,
+        runs={"beton": [run]},
+        title="",
+        parts={"beton alone": {"read": 1.0}},
+    )
+    assert made["verdict"]["headline"].startswith("beton: the model limits this run: 84 % of the epoch computing")
+    assert made["verdict"]["more"] == [
+        "beton alone loads 19132 images/s, and training takes 129: the model is the limit."
+    ]
+    assert made["breakdown"]["beton"]["forward and backward"] == 7.0 and made["loader_parts"] == {
+        "beton alone": {"read": 1.0}
+    }
+
+
+def test_a_loader_that_limits_gets_changes_that_are_computed(tmp_path):
+    parts = {"compute_time": 2.0, "optimizer_time": 0.5, "transfer_time": 0.0, "compile_time": 0.0, "epoch_time": 9.5}
+    parts |= {"wait_time": 6.0, "first_batch_time": 0.0, "val_time": 0.5, "idle_cores": 1.2}
+    run = write_run(tmp_path / "run", [line(e, 9.0, 0.5, loader="torch", **parts) for e in range(3)])
+    run = runs.load_run(run)
+    run["params"]["data.num_workers"] = 2
+    rows = [row("torch", 400), row("beton", 2000), runs.row_from_runs("torch", [run])]
+    found = report.make_report(machine={}, stages="", settings={}, rows=rows, runs={"torch": [run]}, title="")[
+        "verdict"
+    ]
+    assert found["headline"].startswith("torch: the loader limits this run: 63 % of the epoch waiting")
+    text = "torch alone loads 400 images/s, and training takes 111: the loader is the limit"
+    assert found["more"][0] == f"{text}, since it shares the cores with the model."
+    first, second, third = found["changes"]
+    assert first["text"].startswith("data.num_workers=3") and first["saves"] == pytest.approx(3.0)  # a third of 9 s
+    assert second["text"].startswith("evaluate at the end") and third["text"].startswith("data.loader=beton")
+    assert third["saves"] == pytest.approx(6.0)
