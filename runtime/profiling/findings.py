@@ -71,7 +71,7 @@ def _of_runs(measured: list[dict], runs: dict, parts: dict[str, dict[str, float]
     labels = [label for label in parts if _loader(runs, label) != CEILING] or list(parts)
     of = next((label for label in labels if _loader(runs, label) == OURS), labels[0])
     loads = {row["loader"]: _median(row) for row in _loads(measured)}
-    more = [f"{label}: {verdict.in_words(each)}." for label, each in parts.items() if label != of]
+    more = [f"{label}: {verdict.in_words(parts[label])}." for label in labels if label != of]
     own = _loader(runs, of)
     if own in loads:
         consumed = _consumed(runs[of])
@@ -84,10 +84,11 @@ def _of_runs(measured: list[dict], runs: dict, parts: dict[str, dict[str, float]
                 more.insert(0, f"{text}: the loader is the limit{shared}.")
     ceiling = [label for label in parts if _loader(runs, label) == CEILING]
     if ceiling:
-        whole, least = sum(parts[of].values()), sum(parts[ceiling[0]].values())
-        gain = f"the most that any loader can save is {verdict.seconds(max(0.0, whole - least))}"
-        text = f"Measured with the data cached: {verdict.seconds(least)} an epoch instead of {verdict.seconds(whole)}"
-        more.append(f"{text}; {gain}.")
+        # On a CPU this tells more than the wait: a loader that shares the cores makes the model slower, too
+        least = sum(parts[ceiling[0]].values())
+        others = [f"{verdict.seconds(sum(parts[label].values()))} with {label}" for label in labels]
+        text = f"Measured with the data cached, an epoch takes {verdict.seconds(least)}; {', '.join(others)}"
+        more.append(f"{text}. No loader can save more than the difference.")
     last = runs[of][-1]["epochs"][-1]
     workers = runs[of][-1]["params"].get("data.num_workers")
     ways = [*_other_loaders(own, loads), *alternatives]
