@@ -154,6 +154,12 @@ def _blocks(report: dict, drawn: dict, reasons: list[str]) -> Iterator[tuple]:
     yield from _rest(report)
 
 
+def _share(part: float | None, whole: float, scale: float) -> str:
+    if part is None or not whole:
+        return "-"
+    return f"{number(part * scale)} ({100 * part / whole:.0f} %)" if part >= 0.0005 * whole else "0"
+
+
 def _wide(row: dict) -> str | None:
     """A row's loader and the spread of its speed (greatest less least, over the median), if that is too much."""
     if not is_measured(row, "images_per_second"):
@@ -189,8 +195,7 @@ def _parts_table(of: dict[str, dict[str, float]], scale: float) -> list[list[str
     lines = []
     for label, each in of.items():
         whole = sum(each.values())
-        shares = [f"{number(each[p] * scale)} ({each[p] / whole:.0%})" if whole and p in each else "-" for p in parts]
-        lines.append([one_line(label), number(whole * scale), *shares])
+        lines.append([one_line(label), number(whole * scale), *(_share(each.get(p), whole, scale) for p in parts)])
     kept = [i for i, part in enumerate(parts) if any(each.get(part) for each in of.values())]
     return [[line[0], line[1], *(line[2 + i] for i in kept)] for line in [["loader", "whole", *parts], *lines]]
 
