@@ -12,6 +12,11 @@ profile.loaders=all measures every loader in pipelines/ (./setup.sh peers instal
 anything is timed, each must give the same validation batches as the standard loader. Then rounds interleave
 them: for load and feed one process a loader, which stays open; for train a fresh one each time. Ctrl-C ends
 it with a report of what was measured. With profile.runs the report is made of finished run folders.
+
+    python profile_loaders.py plan --plan.photos=FOLDER       # which storage mode and size for this machine and model
+    python profile_loaders.py compare A/report.json B/report.json [--compare.out=DIR]
+
+docs/report.md says what is in a report, and when two can be compared.
 """
 
 from runtime import preflight
@@ -73,20 +78,78 @@ def declare() -> Config:
         config=Param(PATHS, "train: recipes for the script, with commas", default="rn_configs/clothing_16_epochs.yaml"),
         epochs=Param(EPOCHS, "train: instead of the recipe's number"),
         runs=Param(PATHS, "make the report of these finished run folders, with commas"),
+        keep=Param(BOOL, "train: keep the checkpoints and weights of the runs", default=0),
         title=Param(STR, "title of the report", default="Image loaders side by side"),
         out=Param(PATH, "folder for the report", required=True),
     )
     return config
 
 
+def declare_plan() -> Config:
+    """The section `plan`."""
+    config = Config()
+    Section("plan", "how to store photos for a machine and a model", config_descriptor=config).params(
+        photos=Param(PATH, "photo folder: one folder for each class, or train/ with these in it", required=True),
+        modes=Param(STR, "storage modes, with commas", default="jpg,blocks,raw"),
+        sizes=Param(STR, "longest sides in pixels, with commas; 0: as they are", default="256,400,500"),
+        quality=Param(between(INT, 1, 100), "of JPEGs", default=90),
+        stages=Param(STR, "the stages of the training", default="rrc(224)|flip|normalize"),
+        sample=Param(between(INT, 8, 100_000), "photos that are written and read in each mode and size", default=512),
+        seconds=Param(between(FLOAT, 0, 600), "read each so long", default=2),
+        rate=Param(between(FLOAT, 0.001, 1e9), "images per second that the model takes, on all GPUs together"),
+        gpus=Param(between(INT, 1, 100_000), "GPUs", default=1),
+        gpu_rate=Param(between(FLOAT, 0.001, 1e9), "instead: images per second that it takes on one GPU"),
+        trainer=Param(PATH, "instead: measure it with the data cached, with this training script",
+                      default="train_imagenet.py"),
+        config=Param(PATH, "and this recipe"),
+        cores=Param(between(INT, 1, 100_000), "of the machine; null: of this one"),
+        memory_gb=Param(between(FLOAT, 0.1, 1e6), "of the machine, in 10^9 bytes; null: of this one"),
+        disk_mb=Param(between(FLOAT, 0.1, 1e7), "that its disk reads in a second, in 10^6 bytes; null: measured here"),
+        out=Param(PATH, "folder for plan.json, plan.md and plan.html"),
+    )  # fmt: skip
+    return config
+
+
+def declare_compare() -> Config:
+    """The section `compare`."""
+    config = Config()
+    Section("compare", "reports side by side", config_descriptor=config).params(
+        out=Param(PATH, "folder for comparison.json, comparison.md and comparison.html"),
+    )
+    return config
+
+
+def plan(argv: list[str]) -> None:
+    """Plan by the command line."""
+    settings = parse(declare_plan(), argv)
+    from runtime.profiling import plan_command
+
+    plan_command.main(settings.plan)
+
+
+def compare(argv: list[str]) -> None:
+    """Compare the reports that the command line names."""
+    paths = [word for word in argv if not word.startswith("-")]
+    settings = parse(declare_compare(), [word for word in argv if word.startswith("-")])
+    from runtime.profiling import compare
+
+    compare.main(paths, settings.compare.out)
+
+
+COMMANDS = {"plan": plan, "compare": compare}
+
+
 def main(argv: list[str]) -> None:
-    """Measure, or collect finished runs, and write the report."""
+    """Measure, or collect finished runs, and write the report; or do what the first word says."""
+    if argv and argv[0] in COMMANDS:
+        COMMANDS[argv[0]](argv[1:])
+        return
     settings = parse(declare(), argv)
     profile = settings.profile
     # Imported here, so that --help need not wait for matplotlib and torch
     from pipelines import get
     from runtime import machine
-    from runtime.profiling import report
+    from runtime.profiling import data, report
     from runtime.profiling.plan import measure_all
     from runtime.profiling.rounds import with_ceiling
     from runtime.profiling.runs import collect
@@ -100,6 +163,7 @@ def main(argv: list[str]) -> None:
         rows = with_ceiling([f.row() for f in figures], {f.loader for f in figures if get(f.loader).is_ceiling})
         runs = {f.label(): f.runs() for f in figures if f.protocol in ("train", "cached") and f.rounds}
     given = {name: value for name, value in settings.flat().items() if value is not None}
+    alternatives = other_ways(rows, runs, profile)
     path = report.write_report(
         out,
         machine={**machine.facts(), "versions": machine.versions()},
@@ -108,6 +172,9 @@ def main(argv: list[str]) -> None:
         rows=rows,
         runs=runs,
         title=profile.title,
+        data=data.identity(profile.photos, profile.dataset),
+        alternatives=alternatives,
+        parts=parts_of_ours(rows, profile),
     )
     print(report.terminal_table(rows))
     for row in rows:
@@ -116,6 +183,33 @@ def main(argv: list[str]) -> None:
     print(f"=> Report in {path}")
     if interrupted:
         raise KeyboardInterrupt
+
+
+def parts_of_ours(rows: list[dict], profile) -> dict:
+    """Where the threads of our loader spend their time, if it was measured alone; apart from what was timed."""
+    from runtime.profiling import planner
+
+    if not any(row["loader"] == "beton" and row["protocol"].startswith("load") and "values" in row for row in rows):
+        return {}
+    parts = planner.loader_parts(profile.dataset, profile.stages, profile.num_workers, profile.batch_size)
+    return {"beton alone": parts}
+
+
+def other_ways(rows: list[dict], runs: dict, profile) -> list:
+    """Storage modes and a size that would load faster, measured now, where our loader limits a training."""
+    from runtime import verdict
+    from runtime.profiling import planner
+    from runtime.profiling.findings import breakdowns, findings
+
+    of = findings(rows, runs)["of"]
+    if not (of and profile.dataset and runs[of][0]["loader"] == "beton"):
+        return []
+    if verdict.limit(breakdowns(runs)[of]) != "loader":
+        return []
+    run = runs[of][-1]
+    stages = str(run["params"]["data.train_stages"]).replace("{res}", str(run["epochs"][-1]["res"]))
+    print("=> the loader is the limit: measuring other storage modes", flush=True)
+    return planner.alternatives(profile.dataset, stages)
 
 
 if __name__ == "__main__":

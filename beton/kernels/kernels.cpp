@@ -1,5 +1,6 @@
 // What Python and the JIT code call, by name. Names of storage modes are not known here: see modes.cpp.
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "kernels.h"
@@ -21,6 +22,33 @@ void needed(int64_t& start, int64_t& length, int64_t size, int64_t window, int64
     const int64_t low = std::max<int64_t>(0, int64_t(window * scale - reach));
     const int64_t high = std::min<int64_t>(length, int64_t((window + count) * scale + reach) + 1);
     start += low, length = high - low;
+}
+
+enum Part { READ, DECODE, RESIZE };
+
+// Adds what passes between laps to the scratch's times, if it is timed.
+struct Stopwatch {
+    using Clock = std::chrono::steady_clock;
+    Scratch& own;
+    Clock::time_point last;
+
+    explicit Stopwatch(Scratch& scratch) : own(scratch), last(scratch.timed ? Clock::now() : Clock::time_point()) {}
+
+    void lap(Part part) {
+        if (!own.timed) return;
+        const Clock::time_point now = Clock::now();
+        own.nanoseconds[part] += std::chrono::duration_cast<std::chrono::nanoseconds>(now - last).count();
+        last = now;
+    }
+};
+
+// Touches each page of a payload, so that waiting for a disk does not count as decoding.
+void touch(const uint8_t* data, uint64_t size) {
+    constexpr uint64_t PAGE = 4096;
+    volatile uint8_t byte = 0;
+    for (uint64_t at = 0; at < size; at += PAGE) byte = data[at];
+    if (size) byte = data[size - 1];
+    (void)byte;
 }
 
 // A rectangle of the image.
@@ -86,6 +114,12 @@ EXPORTED void* kernels_open() { return new Scratch; }
 
 EXPORTED void kernels_close(void* scratch) { delete (Scratch*)scratch; }
 
+// From now on time is counted: nanoseconds of reading, decoding and resizing (three), good until the scratch is closed.
+EXPORTED int64_t* kernels_times(void* scratch) {
+    ((Scratch*)scratch)->timed = true;
+    return ((Scratch*)scratch)->nanoseconds;
+}
+
 // One photo -> one image. `place` has the four numbers of a box, the five of a window (beton/stages/base.py), whether the
 // image is mirrored, and by how many pixels it is moved in the end, downwards and to the right. `colours` (0xRRGGBB): what
 // the window shows beyond the edges (-1: it is mirrored there), and what a move leaves. Returns a Code.
@@ -103,9 +137,14 @@ EXPORTED int kernels_crop(void* scratch, const uint8_t* data, uint64_t size, int
     Rect part = crop.box;
     needed(part.top, part.height, crop.rows, crop.top, crop.height);
     needed(part.left, part.width, crop.columns, crop.left, crop.width);
+    Stopwatch watch(own);
+    if (own.timed) touch(data, size);
+    watch.lap(READ);
     Picture picture;
     const int code = decode({data, size_t(size), height, width}, part, shrink_of(crop), own, picture);
+    watch.lap(DECODE);
     if (code == GOOD) resize(picture, crop, target, own);
+    watch.lap(RESIZE);
     return code;
 }
 

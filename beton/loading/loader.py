@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from beton.loading.damage import POLICIES, RAISE, SKIP, SUBSTITUTE, no_substitut
 from beton.loading.position import Positioned
 from beton.loading.sampling import Sampling
 from beton.loading.task import Task
+from beton.loading.times import Times
 from beton.rng import permutation
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ class Loader(Positioned):
     alone. `shuffle`; `drop_last`: leave out a smaller batch at the end. `in_memory`: False for files larger than
     memory, which are then read nearly in sequence. `rank`, `world_size`: this process's share of each epoch. `repeats`:
     repeated augmentation, views of a sample in an epoch. `on_error`: a damaged sample is an error ('raise'), left out
-    ('skip') or replaced by another ('substitute'). `verify`: compare each sample with its checksum.
+    ('skip') or replaced by another ('substitute'). `verify`: compare each sample with its checksum. `timed`: count in
+    `times` (beton.loading.times.Times) what each part of the work takes; after an epoch times.per_sample() has it.
 
     Raises UserError for what is wrong with the file or the arguments, DamagedSample while iterating.
     """
@@ -103,6 +106,7 @@ class Loader(Positioned):
         repeats: int = 1,
         on_error: str = RAISE,
         verify: bool = False,
+        timed: bool = False,
         **field: str | list[str] | None,
     ):
         self._as_dict, self._with_indices = as_dict, with_indices
@@ -116,7 +120,7 @@ class Loader(Positioned):
             Task(
                 text_of(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank,
                 world_size, str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns,
-                sampling,
+                sampling, timed,
             )
         )  # fmt: skip
 
@@ -146,6 +150,9 @@ class Loader(Positioned):
         self._companions = {number: len(self._shown) + place for place, number in enumerate(with_companion)}
         self._decoders += [self._decoders[number].companion for number in with_companion]
         self._names = names + [names[number] for number in with_companion]
+        self.times = Times() if task.timed else None
+        for decoder in self._decoders:
+            decoder.timed = task.timed
         self._pages = self._mapped.pages()
         numbers = sum(math.prod(decoder.shape) for decoder in self._decoders)
         share = -(-task.batch_size // task.usable_workers)
@@ -216,7 +223,7 @@ class Loader(Positioned):
         rest = _Rest(samples, keys, (start - passed) * self.task.batch_size, self._population(samples))
         fewest = self.task.batch_size if self.task.drop_last else 1
         waiting: deque[_Batch] = deque()
-        with _Threads(self._decoders, self.task.usable_workers, self._chunk) as threads:
+        with _Threads(self._decoders, self.task.usable_workers, self._chunk, self.times) as threads:
             try:
                 while True:
                     while len(waiting) <= _AHEAD and len(rest) >= fewest:
@@ -352,8 +359,9 @@ class Loader(Positioned):
 class _Threads:
     """Threads that each have, for every decoder, what it needs for itself; a context of one epoch."""
 
-    def __init__(self, decoders: list[Decoder], count: int, chunk: int):
+    def __init__(self, decoders: list[Decoder], count: int, chunk: int, times: Times | None = None):
         self._decoders, self._idle, self._process = decoders, SimpleQueue(), os.getpid()
+        self._times = times
         self._all = [[decoder.open_worker(chunk) for decoder in decoders] for _ in range(count)]
         for workers in self._all:
             self._idle.put(workers)
@@ -366,6 +374,10 @@ class _Threads:
         self.end()
         for workers in self._all:
             for decoder, worker in zip(self._decoders, workers, strict=True):
+                if self._times:
+                    spent = decoder.spent(worker)
+                    # It was counted as collating with all the rest of a thread's work
+                    self._times.add({**spent, "collate": -sum(spent.values())}, 0)
                 decoder.close_worker(worker)
 
     def submit(self, work, *arguments) -> Future:
@@ -378,7 +390,17 @@ class _Threads:
             finally:
                 self._idle.put(workers)
 
-        return self._pool.submit(run)
+        return self._pool.submit(self._timed(run, len(arguments[0])) if self._times else run)
+
+    def _timed(self, run, samples: int):
+        def timed():
+            started = perf_counter()
+            try:
+                return run()
+            finally:
+                self._times.add({"collate": perf_counter() - started}, samples)
+
+        return timed
 
     def end(self) -> None:
         """Wait for what has begun; drop the rest."""

@@ -189,7 +189,7 @@ def _train(figures: Figures, profile, number: int, out: Path) -> dict:
     given = {f"data.{split}_dataset": _dataset(name, profile, prefix) for split, prefix in _SPLITS.items()}
     given |= {"data.num_workers": profile.num_workers, "data.in_memory": profile.in_memory, "training.seed": number}
     given |= {"training.epochs": profile.epochs} if profile.epochs else {}
-    return measure_train(trainer_path(profile.trainer), name, figures.config, given, out)
+    return measure_train(trainer_path(profile.trainer), name, figures.config, given, out, bool(profile.keep))
 
 
 def _dataset(name: str, profile, prefix: str) -> str:

@@ -181,11 +181,11 @@ def measure_load(loader: str, task: dict, seconds: float) -> dict:
         return measuring.ask("open", task=task) | measuring.ask("measure", seconds=seconds)
 
 
-def measure_train(trainer: Path, loader: str, config: str, given: dict, out: Path) -> dict:
+def measure_train(trainer: Path, loader: str, config: str, given: dict, out: Path, keep: bool = False) -> dict:
     """Protocol train: the trainer with a recipe in a fresh process.
 
-    `given`: parameter -> value for the trainer; its run folder is made below `out`. Returns the folder,
-    cpu_seconds_per_image and peak_memory_bytes.
+    `given`: parameter -> value for the trainer; its run folder is made below `out`. Checkpoints and weights are removed
+    unless `keep`. Returns the folder, cpu_seconds_per_image and peak_memory_bytes.
     """
     parent = Path(tempfile.mkdtemp(prefix=f"{loader}_", dir=out))
     given = {"data.loader": loader, **given, "logging.folder": parent, "logging.name": "run"}
@@ -202,6 +202,8 @@ def measure_train(trainer: Path, loader: str, config: str, given: dict, out: Pat
         sys.exit(2)  # it has printed why, in one line
     if process.returncode:
         raise UserError(f"training with loader '{loader}' failed with status {process.returncode}", "see above")
+    for path in [] if keep else [*(parent / "run").glob("*.pt"), *(parent / "run").glob("*.classes.json")]:
+        path.unlink()
     images = sum(line["images"] for line in runs.load_run(parent / "run")["epochs"])
     return {
         "folder": parent / "run",

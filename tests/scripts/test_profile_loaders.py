@@ -6,6 +6,7 @@ import signal
 import pytest
 
 from beton.format.file import BetonFile
+from runtime.profiling import schema
 from tests.support.scripts import ROOT, Forked, forked, run_main, run_script
 
 ROW_KEYS = {
@@ -29,7 +30,10 @@ def report(photo_folder, betons, tmp_path_factory):
 
 def test_load_report_has_a_row_for_each_loader(report):
     found = json.loads((report / "report.json").read_text())
+    assert schema.problems(found) == []
     assert found["stages"] == "center(48)"
+    assert set(found["loader_parts"]) == {"beton alone"}
+    assert found["data"]["photos"] == found["data"]["samples"] == 120
     assert found["machine"]["cores"] >= 1
     assert [row["loader"] for row in found["rows"]] == ["beton", "torch"]
     for row in found["rows"]:
@@ -71,8 +75,14 @@ def test_train_protocol_trains_with_each_loader_and_plots_it(photo_folder, beton
         assert row.keys() >= ROW_KEYS
         assert 0 <= row["top_1"]["mean"] <= 1
         assert row["cpu_seconds_per_image"] > 0
-    for plot in ("runtime_per_epoch", "accuracy_per_epoch", "loss_per_epoch"):
+    for plot in ("runtime_per_epoch", "accuracy_per_epoch", "loss_per_epoch", "breakdown"):
         assert (out / f"{plot}.png").stat().st_size > 1000
+    assert schema.problems(found) == []
+    assert found["breakdown"].keys() == {"torch", "cached"}
+    assert found["verdict"]["headline"].startswith("torch: ")
+    assert not list(out.rglob("*.pt"))  # checkpoints and weights of the runs
+    for name in ("report.json", "report.md", "report.html", "epochs.csv"):  # no folder that was not given
+        assert str(ROOT) not in (out / name).read_text()
 
     # The same report again, from the folders that the runs left
     runs = sorted(str(path.parent) for path in out.glob("*/run/log.jsonl"))

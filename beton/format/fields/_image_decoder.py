@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
 from beton.format.fields.base import Decoder
 from beton.format.modes import by_code
-from beton.kernels import CODES, DECODE_WHOLE, close_scratch, crop_all, open_scratch
+from beton.kernels import CODES, DECODE_WHOLE, close_scratch, crop_all, open_scratch, times
+from beton.loading.times import spending
 from beton.stages.parse import parse
 from beton.stages.plan import plan
 
 
 @dataclass
 class _Worker:
-    """What one thread needs for itself: memory that the kernels use again, and room for some images."""
+    """What one thread needs for itself: memory that the kernels use again, and room for some images.
+
+    `kernels` (nanoseconds) and `spent` (seconds by part) are where its time went, if it is counted.
+    """
 
     scratch: int
     images: np.ndarray
+    kernels: Any = None
+    spent: dict[str, float] | None = None
 
 
 class ImageDecoder(Decoder):
@@ -54,7 +61,16 @@ class ImageDecoder(Decoder):
 
     def open_worker(self, rows: int) -> _Worker:
         """Memory of a thread."""
-        return _Worker(open_scratch(), np.empty((rows, *self.shape), np.uint8))
+        worker = _Worker(open_scratch(), np.empty((rows, *self.shape), np.uint8))
+        if self.timed:
+            worker.kernels, worker.spent = times(worker.scratch), {"decode": 0.0, "augment": 0.0}
+        return worker
+
+    def spent(self, worker: _Worker) -> dict[str, float]:
+        """Reading, decoding, resizing (the kernels) and augmenting (the stages that they do not know)."""
+        read, decode, resize = (worker.kernels * 1e-9).tolist()
+        whole = worker.spent
+        return {"read": read, "decode": decode + whole["decode"], "resize": resize, "augment": whole["augment"]}
 
     def close_worker(self, worker: _Worker) -> None:
         """Free it."""
@@ -65,48 +81,50 @@ class ImageDecoder(Decoder):
         run = self._plan
         in_place = run.fused or run.normalize is None
         images = target if in_place else worker.images[: len(samples)]
-        self._crop(worker.scratch, samples, keys, images)
-        for stage in run.pixels:
-            stage.apply(images, keys)
-        if not in_place:
-            run.normalize.apply(images, target, run.dtype)
-        for stage, colour in self._paints:
-            stage.paint(target, keys, colour)
-        for stage in () if run.on_device else run.floats:
-            stage.apply(target, keys, run.dtype)
+        self._crop(worker, samples, keys, images)
+        with spending(worker.spent, "augment"):
+            for stage in run.pixels:
+                stage.apply(images, keys)
+            if not in_place:
+                run.normalize.apply(images, target, run.dtype)
+            for stage, colour in self._paints:
+                stage.paint(target, keys, colour)
+            for stage in () if run.on_device else run.floats:
+                stage.apply(target, keys, run.dtype)
 
-    def _crop(self, scratch: int, samples: np.ndarray, keys: np.ndarray, target: np.ndarray) -> None:
+    def _crop(self, worker: _Worker, samples: np.ndarray, keys: np.ndarray, target: np.ndarray) -> None:
         """Crop the photos `samples` (int64, n) into target (n x H x W x 3): pixels (uint8), or floats (float32)."""
         places = self._plan.places(self._heights[samples], self._widths[samples], keys)
         file, records, sizes, start = self._mapped.bytes, self._column.records, self._column.sizes, 0
         while start < len(samples):
             rest = slice(start, None)
-            code, n = self._call(scratch, file, records, sizes, samples[rest], places[rest], target[rest])
+            code, n = self._call(worker.scratch, file, records, sizes, samples[rest], places[rest], target[rest])
             if code == 0:
                 return
             row = start + n
             if code != DECODE_WHOLE:
                 raise self._mapped.damaged(int(samples[row]), self._column.name, CODES[code])
             one = slice(row, row + 1)
-            self._crop_whole(scratch, int(samples[row]), places[one], target[one])
+            self._crop_whole(worker, int(samples[row]), places[one], target[one])
             start = row + 1
 
     def _call(self, scratch, file, records, sizes, samples, places, target) -> tuple[int, int]:
         about = self._colours, self._scale_shift
         return crop_all(scratch, file, records, sizes, samples, places, *about, target)
 
-    def _crop_whole(self, scratch: int, sample: int, place: np.ndarray, target: np.ndarray) -> None:
+    def _crop_whole(self, worker: _Worker, sample: int, place: np.ndarray, target: np.ndarray) -> None:
         """Crop a photo that the kernels cannot decode: it is decoded by its mode, and cropped as raw pixels."""
         record = self._column.records[sample : sample + 1].copy()
         mode, height, width = by_code()[int(record["mode"][0])], int(record["height"][0]), int(record["width"][0])
         payload = self._mapped.payload(self._column, sample)
         try:
-            pixels = np.ascontiguousarray(mode.decode(payload, height, width)).reshape(-1)
+            with spending(worker.spent, "decode"):
+                pixels = np.ascontiguousarray(mode.decode(payload, height, width)).reshape(-1)
         except ValueError as error:
             raise self._mapped.damaged(sample, self._column.name, str(error)) from None
         record["mode"], record["data_ptr"] = _RAW, 0
         sizes, first = np.array([pixels.size]), np.zeros(1, np.int64)
-        self._call(scratch, pixels, record, sizes, first, place, target)
+        self._call(worker.scratch, pixels, record, sizes, first, place, target)
 
     def to_batch(self, rows: torch.Tensor) -> torch.Tensor:
         """Images as N x 3 x H x W, of the dtype whose bits they are."""

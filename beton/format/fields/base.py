@@ -163,6 +163,7 @@ class Decoder:
     dtype: np.dtype
     on_device: Any = None
     companion: Decoder | None = None
+    timed: bool = False  # whether spent() is asked; set before open_worker()
 
     def open_worker(self, rows: int) -> Any:
         """What a thread needs for itself to fill at most `rows` at a time."""
@@ -177,6 +178,10 @@ class Decoder:
         Raises DamagedSample.
         """
         raise NotImplementedError
+
+    def spent(self, worker: Any) -> dict[str, float]:
+        """Seconds that a worker has spent, by parts of beton.loading.times; without what is not told apart."""
+        return {}
 
     def to_batch(self, rows: torch.Tensor | list) -> Any:
         """Rows of a buffer as the batch shows them: a tensor (a view of it), or the list of the rows that are objects.
