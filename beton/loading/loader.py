@@ -390,7 +390,7 @@ class _Threads:
             finally:
                 self._idle.put(workers)
 
-        return self._pool.submit(self._timed(run, len(arguments[0])) if self._times else run)
+        return self._pool.submit(self._timed(run, len(arguments[1])) if self._times else run)
 
     def _timed(self, run, samples: int):
         def timed():

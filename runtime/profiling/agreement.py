@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-# Of images that were normalised to a standard deviation of about 1. Filters of other loaders, with and without
+# In standard deviations of the reference, so that it does not matter whether the stages normalise. Filters of other loaders, with and without
 # antialiasing, differ from the reference by 0.02 to 0.1; the next photo, or one that is mirrored, by 0.5 and more.
 _MOST = 0.2
 _GAIN = (0.85, 1.15)  # of a channel against the reference's, by least squares
@@ -35,13 +35,14 @@ def _memory_format(batch) -> str:
 
 
 def compare(path: Path, reference: Path) -> tuple[float | None, str | None]:
-    """Mean absolute difference of the images of two files of save_sample(), and why they are not the same, or None."""
+    """Mean absolute difference of the images of two files of save_sample(), in standard deviations of the reference, and
+    why they are not the same, or None."""
     with np.load(path) as found, np.load(reference) as wanted:
         found, wanted = dict(found), dict(wanted)
     images, expected = found["images"].astype(np.float64), wanted["images"].astype(np.float64)
     if images.shape != expected.shape:
         return None, f"its images are {_shape(images)}, the reference's {_shape(expected)}"
-    difference = float(np.abs(images - expected).mean())
+    difference = float(np.abs(images - expected).mean() / max(expected.std(), 1e-12))
     return difference, _why_different(found, wanted, images, expected, difference)
 
 
@@ -60,18 +61,19 @@ def _why_different(found: dict, wanted: dict, images: np.ndarray, expected: np.n
         return "its channels are in the order blue, green, red"
     for name, gain, offset in zip(("red", "green", "blue"), *_line(images, expected), strict=False):
         if not _GAIN[0] <= gain <= _GAIN[1] or abs(offset) > _OFFSET:
-            return f"it normalises otherwise: its {name} is {gain:.3g} x the reference's {offset:+.3g}"
+            how = f"its {name} is {gain:.3g} x the reference's, moved by {offset:+.3g} standard deviations"
+            return f"it normalises otherwise: {how}"
     if mean > _MOST:
-        return f"its pixels differ from the reference's by {mean:.2f} in the mean (at most {_MOST})"
+        return f"its pixels differ from the reference's by {mean:.2f} standard deviations (at most {_MOST})"
     return None
 
 
 def _line(images: np.ndarray, expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gain and offset of each channel as a line through the reference's, by least squares."""
+    """Gain of each channel against the reference's, by least squares, and how far its mean is off, in deviations."""
     x, y = (a.transpose(1, 0, 2, 3).reshape(a.shape[1], -1) for a in (expected, images))
     middle, spread = x.mean(1), x.var(1)
     gain = ((x - middle[:, None]) * (y - y.mean(1)[:, None])).mean(1) / np.maximum(spread, 1e-12)
-    return gain, y.mean(1) - gain * middle
+    return gain, (y.mean(1) - middle) / np.sqrt(np.maximum(spread, 1e-12))
 
 
 def _correlation(images: np.ndarray, expected: np.ndarray) -> float:

@@ -85,7 +85,7 @@ def _names(profile) -> list[str]:
 def _cache(profile) -> Path:
     """Folder for the data sets of other loaders."""
     out = Path(profile.out)
-    return Path(profile.cache or out.with_name(f"{out.name}_cache")).resolve()
+    return Path(os.path.abspath(profile.cache or out.with_name(f"{out.name}_cache")))
 
 
 def _sweep(profile) -> list[int]:

@@ -46,6 +46,8 @@ def run_recipe(recipe: engine.Recipe, settings, rank: Rank, data: Data, validati
         recipe.threads = CpuThreads(settings.training.threads)
     # Check first: a run that cannot start leaves no folder behind
     sinks.check(settings.logging.sinks)
+    if settings.training.trace is not None:
+        check_file(Path(settings.training.trace))
     _check_input_sizes(recipe, settings, start)
     if not settings.training.eval_only and start.position.epoch < recipe.epochs:
         training = data.training(recipe.resolution(start.position.epoch))
@@ -117,7 +119,6 @@ def _tracer(settings, rank: Rank) -> Tracer | None:
     """What records the trace, if one is asked for; rank 0 does."""
     if settings.training.trace is None or not rank.first:
         return None
-    check_file(Path(settings.training.trace))
     return Tracer(settings.training.trace, rank.device)
 
 

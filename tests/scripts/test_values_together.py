@@ -1,11 +1,8 @@
 """Values that are good one by one and not together, or not with these data, this model, this machine."""
 
-import json
 import shutil
 import socket
-import subprocess
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import huggingface_hub.constants
 import numpy as np
@@ -187,14 +184,6 @@ def test_a_schedule_that_never_comes_down_is_reported(command, place, capsys):
     assert "lr.warmup_epochs=1 does not end before training.epochs=1" in out
     assert np.allclose([cyclic_lr(e, 1.0, 4, 2) for e in (0, 1, 2)], [1e-4, 0.250075, 0.50005])
     assert cyclic_lr(2, 1.0, 2, 2) == 1.0
-
-
-def test_what_a_loader_s_process_says_is_the_error(command, monkeypatch, betons):
-    said = json.dumps({"error": "there is no GPU; buy one"})
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0, stdout=said))
-    end = here(PROFILE, *command(PROFILE))
-    assert end.returncode == 2
-    assert end.stderr.splitlines() == ["error: loader 'beton': there is no GPU; buy one"]
 
 
 def test_the_commands_that_look_into_a_beton(place, betons, photo_folder):
