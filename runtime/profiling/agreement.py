@@ -4,8 +4,9 @@ from pathlib import Path
 
 import numpy as np
 
-# In standard deviations of the reference, so that it does not matter whether the stages normalise. Filters of other loaders, with and without
-# antialiasing, differ from the reference by 0.02 to 0.1; the next photo, or one that is mirrored, by 0.5 and more.
+# In standard deviations of the reference, so that it does not matter whether the stages normalise. Filters of other
+# loaders, with and without antialiasing, differ from the reference by 0.02 to 0.1; the next photo, or one that is
+# mirrored, by 0.5 and more.
 _MOST = 0.2
 _GAIN = (0.85, 1.15)  # of a channel against the reference's, by least squares
 _OFFSET = 0.2
@@ -35,8 +36,8 @@ def _memory_format(batch) -> str:
 
 
 def compare(path: Path, reference: Path) -> tuple[float | None, str | None]:
-    """Mean absolute difference of the images of two files of save_sample(), in standard deviations of the reference, and
-    why they are not the same, or None."""
+    """Mean absolute difference of the images of two files of save_sample(), in standard deviations, and why they are not
+    the same, or None."""
     with np.load(path) as found, np.load(reference) as wanted:
         found, wanted = dict(found), dict(wanted)
     images, expected = found["images"].astype(np.float64), wanted["images"].astype(np.float64)
