@@ -36,7 +36,7 @@ def _memory_format(batch) -> str:
 
 
 def compare(path: Path, reference: Path) -> tuple[float | None, str | None]:
-    """Mean absolute difference of the images of two files of save_sample(), in standard deviations, and why they are not
+    """Mean absolute difference of the images of two files of save_sample(), in deviations, and why they are not
     the same, or None."""
     with np.load(path) as found, np.load(reference) as wanted:
         found, wanted = dict(found), dict(wanted)
