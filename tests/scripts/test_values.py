@@ -53,6 +53,7 @@ ROLES = {
     "bench.out": "out file",
     "bench.work": "out folder",
     "bench.only": "name",
+    "bench.datasets": "beton",
     "bench.parts": "name",
     "bench.tests": "any",
     "logging.sinks": "sinks",
