@@ -3,6 +3,7 @@
 # run does nothing.
 #
 #     ./setup.sh [EXTRA ...]     # further extras of pyproject.toml: cuda, fastervit
+#     ./setup.sh peers           # instead: .venv-peers, which has the loaders of other projects too (3 GB)
 #
 # PYTHON names the interpreter to build .venv with (3.10 to 3.13).
 set -euo pipefail
@@ -10,11 +11,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")"
 
 fail() { echo "error: $1" >&2; exit 2; }
 
-python=${PYTHON:-python3}
+python=${PYTHON:-python3} venv=.venv
 for extra in "$@"; do  # before anything is removed
     case $extra in
         cuda | fastervit) ;;
-        *) fail "there is no extra '$extra'; give cuda or fastervit" ;;
+        peers) venv=.venv-peers ;;
+        *) fail "there is no extra '$extra'; give cuda, fastervit or peers" ;;
     esac
 done
 command -v "$python" > /dev/null || fail "there is no $python; set PYTHON to a Python of 3.10 to 3.13"
@@ -28,12 +30,12 @@ extras=$(IFS=,; echo "test${*:+,}$*")
 state="$(cat pyproject.toml setup.sh | cksum) $extras ${PYTHON:-} headers: $(have_headers && echo yes || echo no)"
 kernels=$(cat setup.py beton/kernels/*.cpp beton/kernels/*.h | cksum)
 is() { [ -f "$1" ] && [ "$(cat "$1")" = "$2" ]; }
-install() { .venv/bin/uv pip install --quiet --python .venv/bin/python "$@"; }
-if is .venv/.installed "$state"; then
-    is .venv/.kernels "$kernels" && exit 0
+install() { $venv/bin/uv pip install --quiet --python $venv/bin/python "$@"; }
+if is $venv/.installed "$state"; then
+    is $venv/.kernels "$kernels" && exit 0
     echo "=> building the kernels anew"
     install --no-deps -e .
-    echo "$kernels" > .venv/.kernels
+    echo "$kernels" > $venv/.kernels
     exit 0
 fi
 
@@ -52,23 +54,26 @@ if ! have_compiler; then
         || fail "a C++ compiler or Python's venv is missing; run: sudo apt-get install g++ python3-venv"
 fi
 
-echo "=> making .venv"
-rm -f .venv/.installed
-"$python" -m venv --clear .venv
+echo "=> making $venv"
+rm -f $venv/.installed
+"$python" -m venv --clear $venv
 # uv downloads in parallel: a third of pip's time for torch and its CUDA libraries
-.venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+$venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
 # Compiled to byte code now: the first start of a script would take 8 s longer
 install --compile-bytecode -e ".[$extras]"
 headers="libturbojpeg0-dev libopencv-dev pkg-config"
 # shellcheck disable=SC2086
 if have_headers || { apt_install $headers 2> /dev/null && have_headers; }; then
-    install --compile-bytecode -e ".[$extras,ffcv]" 2> .venv/ffcv.log && rm .venv/ffcv.log \
-        || echo "=> without stock FFCV, which cannot be compiled here (.venv/ffcv.log says why); all else works"
+    install --compile-bytecode -e ".[$extras,ffcv]" 2> $venv/ffcv.log && rm $venv/ffcv.log \
+        || echo "=> without stock FFCV, which cannot be compiled here ($venv/ffcv.log says why); all else works"
 else
     echo "=> without stock FFCV, whose headers are missing (sudo apt-get install $headers); all else works"
 fi
-.venv/bin/python -c 'import cv2, torch, torchvision; from beton import kernels; kernels.library_path()'
-echo "$kernels" > .venv/.kernels
+if [ $venv = .venv-peers ] && ! command -v ffmpeg > /dev/null; then
+    apt_install ffmpeg || echo "=> without SPDL, which needs FFmpeg's libraries (sudo apt-get install ffmpeg)"
+fi
+$venv/bin/python -c 'import cv2, torch, torchvision; from beton import kernels; kernels.library_path()'
+echo "$kernels" > $venv/.kernels
 # The headers may have come just now
-echo "${state%headers:*}headers: $(have_headers && echo yes || echo no)" > .venv/.installed
-echo "=> set up; now: source .venv/bin/activate"
+echo "${state%headers:*}headers: $(have_headers && echo yes || echo no)" > $venv/.installed
+echo "=> set up; now: source $venv/bin/activate"

@@ -24,8 +24,14 @@ def get(name: str) -> type[Pipeline]:
 
 def missing(name: str) -> list[str]:
     """Packages that the pipeline `name` needs and that are not installed; raises UserError for an unknown name."""
-    needs = get(name).needs
-    return [package for module, package in needs.items() if importlib.util.find_spec(module) is None]
+    return [package for module, package in get(name).needs.items() if not _is_there(module)]
+
+
+def _is_there(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:  # of the package that holds it
+        return False
 
 
 def open_pipeline(name: str, task: Task) -> Pipeline:

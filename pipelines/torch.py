@@ -10,7 +10,7 @@ import os
 import random
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from beton.errors import DamagedSample, UserError
 from beton.format.photo_files import UNREADABLE, to_rgb
 from beton.loading.base import Pipeline
 from beton.loading.damage import POLICIES, SKIP, SUBSTITUTE, no_substitute, read_substitute
+from beton.loading.task import Task
 from beton.sources.imagefolder import open_source
 from beton.stages.base import Normalize
 from beton.stages.parse import parse
@@ -34,12 +35,12 @@ class _Photos(Dataset):
     none can be read either. Not an exception: the parent would get it with the worker's traceback.
     """
 
-    def __init__(self, folder: str, transform, substitute: bool):
-        self.source, self.transform, self.substitute = open_source(folder, "train"), transform, substitute
+    def __init__(self, source, decode: Callable, transform: Callable, substitute: bool):
+        self.source, self.decode, self.transform, self.substitute = source, decode, transform, substitute
 
     def _read(self, index: int):
         data, label = self.source.read(index)
-        return to_rgb(data), label
+        return self.decode(data), label
 
     def __getitem__(self, index_and_key: tuple[int, int]):
         index, key = index_and_key
@@ -54,7 +55,7 @@ class _Photos(Dataset):
             return None, 0, damaged
         index, (image, label) = found
         # In a worker process: its global generators are nobody else's. timm draws from Python's
-        torch.manual_seed(key >> 1)
+        torch.default_generator.manual_seed(key >> 1)  # torch.manual_seed takes a stack trace for CUDA each time
         random.seed(key >> 1)
         try:
             return self.transform(image), label, damaged
@@ -83,17 +84,32 @@ def _collate(samples: list):
     damaged = [(*photo, image is not None) for image, _, photos in samples for photo in photos]
     images = [image for image, _, _ in samples if image is not None]
     labels = torch.tensor([label for image, label, _ in samples if image is not None])
-    if not images:
-        return None, labels, damaged
+    return stack(images) if images else None, labels, damaged
+
+
+def stack(images: list[torch.Tensor]) -> torch.Tensor:
+    """Images (C x H x W) as a batch N x C x H x W in channels_last, in shared memory."""
     channels, height, width = images[0].shape
     count = len(images) * images[0].numel()
     storage = images[0].untyped_storage()._new_shared(count * images[0].element_size())
     batch = torch.empty(0, dtype=images[0].dtype).set_(storage, 0, (len(images), height, width, channels))
-    batch = batch.permute(0, 3, 1, 2)
-    return torch.stack(images, out=batch), labels, damaged
+    return torch.stack(images, out=batch.permute(0, 3, 1, 2))
 
 
-def _obey_only_the_parent(worker: int) -> None:
+def transform_of(task: Task) -> Callable:
+    """The stages' references, which take a PIL image: a tensor C x H x W, uint8 where nothing normalises."""
+    from torchvision.transforms import Compose, ConvertImageDtype, PILToTensor
+
+    stages = parse(task.stages["image"])
+    transforms = [stage.reference() for stage in stages]
+    if not any(isinstance(stage, Normalize) for stage in stages):
+        transforms.append(PILToTensor())
+    elif not str(task.device).startswith("cuda"):
+        transforms.append(ConvertImageDtype(task.float_dtype))  # on a GPU, after the copy
+    return Compose(transforms)
+
+
+def obey_only_the_parent(worker: int) -> None:
     """Leave signals to the parent.
 
     A terminal's Ctrl-C and a scheduler's SIGTERM reach all processes. Without its workers the parent could not
@@ -121,18 +137,11 @@ class Torch(Pipeline):
 
     def open(self) -> None:
         """Open a photo folder; raises UserError when the folder or the task cannot be used."""
-        from torchvision.transforms import Compose, ConvertImageDtype, PILToTensor
-
         task = self.task
         if task.on_error == SKIP and task.drop_last:
-            raise UserError("the pipeline 'torch' cannot fill up a batch", "set `on_error`='substitute', or 'raise'")
-        stages = parse(task.stages["image"])
-        transforms = [stage.reference() for stage in stages]
-        if not any(isinstance(stage, Normalize) for stage in stages):
-            transforms.append(PILToTensor())
-        elif not self.on_gpu:
-            transforms.append(ConvertImageDtype(task.float_dtype))  # on a GPU, after the copy
-        photos = _Photos(task.dataset, Compose(transforms), task.on_error == SUBSTITUTE)
+            what = f"the pipeline '{type(self).__name__.lower()}' cannot fill up a batch"
+            raise UserError(what, "set `on_error`='substitute', or 'raise'")
+        photos = _Photos(self.source(), self.decode, self.transform(), task.on_error == SUBSTITUTE)
         self._source, self.num_samples, self.classes = photos.source, len(photos.source), photos.source.classes
         self._order = _Order(len(self.order(0)[0]))
         self._loader = DataLoader(
@@ -144,9 +153,21 @@ class Torch(Pipeline):
             collate_fn=_collate,
             pin_memory=self.on_gpu,
             persistent_workers=True,
-            worker_init_fn=_obey_only_the_parent,
+            worker_init_fn=obey_only_the_parent,
             generator=torch.Generator(),  # or it would draw from the caller's
         )
+
+    # What another way to decode and transform changes
+
+    def source(self):
+        """The samples: read(index) is (bytes, label)."""
+        return open_source(self.task.dataset, "train")
+
+    decode = staticmethod(to_rgb)
+
+    def transform(self) -> Callable:
+        """From what decode() returns to a tensor C x H x W."""
+        return transform_of(self.task)
 
     def read(self, epoch: int, samples: np.ndarray, keys: np.ndarray, start: int) -> Iterator[tuple]:
         """The batches of an epoch from batch `start` on; a RuntimeError where another epoch has begun since."""
@@ -178,10 +199,14 @@ class Torch(Pipeline):
 
     def release(self) -> None:
         """End the worker processes."""
-        iterator = self._loader._iterator
-        if iterator is not None:
-            iterator._shutdown_workers()
-            self._loader._iterator = None
+        end_workers(self._loader)
+
+
+def end_workers(loader: DataLoader) -> None:
+    """End the worker processes of a DataLoader."""
+    if loader._iterator is not None:
+        loader._iterator._shutdown_workers()
+        loader._iterator = None
 
 
 PIPELINE = Torch

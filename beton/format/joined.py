@@ -19,7 +19,17 @@ from beton.format.parts import absolute, in_order, of_the_write, paths_of, text_
 from beton.format.tables import Column
 
 # Entries of a card that are one for all files where they are the same in all, and those that are added up
-_COMMON = ("card_version", "format_version", "classes", "class_to_idx", "fields", "parameters", "source", "seed")
+_COMMON = (
+    "card_version",
+    "format_version",
+    "classes",
+    "class_to_idx",
+    "fields",
+    "parameters",
+    "source",
+    "seed",
+    "versions",
+)
 _SUMS = ("samples_per_class", "samples_per_mode", "bytes_per_mode", "notes")
 
 
@@ -40,7 +50,7 @@ class JoinedFile(BetonFile):
     """
 
     def __init__(self, text: str, paths: list[str]):
-        self.path, self.parts = text, []
+        self.path, self.parts, self._absolute = text, [], absolute(text)
         try:
             for path in paths:
                 self.parts.append(BetonFile(path))
@@ -60,7 +70,7 @@ class JoinedFile(BetonFile):
         self._row = namedtuple("Sample", self.columns, rename=True)
 
     def __reduce__(self):
-        return open_beton, (absolute(self.path),)  # opened again in another process
+        return open_beton, (self._absolute,)  # opened again in another process
 
     def _check(self) -> None:
         """Raise UserError unless all have the same fields and classes."""

@@ -29,6 +29,8 @@ def parse_part(text: str) -> tuple[int, int]:
 def part_path(path: str | Path, part: str) -> Path:
     """Where a part of the file `path` lies: train.beton and '3/8' are train-3-of-8.beton."""
     (number, of), path = parse_part(part), Path(path)
+    if not path.name:  # as "/" and ".", which the writer will refuse
+        return path
     return path.with_name(f"{path.stem}-{number:0{len(str(of))}d}-of-{of}{path.suffix}")
 
 

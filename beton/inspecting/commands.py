@@ -43,7 +43,7 @@ def main(argv: list[str], program: str = "python -m beton") -> int:
     command, fewest, most = COMMANDS[name]
     if not fewest <= len(arguments) <= most:
         line = next(line for line in text.splitlines() if f"{program} {name} " in line)
-        usage = " ".join(line.removeprefix("usage:").split(f"{name} ")[1].split()[:most])
+        usage = " ".join(line.removeprefix("usage:").split(f"{name} ")[1].split("  ")[0].split()[:most])
         what = f"'{name}' takes {usage}, not {len(arguments)} words"
         raise UserError(what, f"write {program} {name} {usage}")
     return command(*arguments, **options)

@@ -20,6 +20,8 @@ def merge(paths: list[str], out: str) -> dict[str, Any]:
 
     Raises UserError, also for a sample whose checksum differs.
     """
+    if Path(out).exists():  # perhaps one of the files that were to be merged
+        raise UserError(f"{out} exists already", "give the name of a new file first, then those to be merged")
     with open_beton(paths) as file:
         return _copy(file, Path(out), None)
 

@@ -29,6 +29,7 @@ _pointer, _size, _long = ctypes.c_void_p, ctypes.c_uint64, ctypes.c_int64
 SIGNATURES = {
     "kernels_open": (_pointer, []),
     "kernels_close": (None, [_pointer]),
+    "kernels_times": (_pointer, [_pointer]),
     "kernels_crop_all": (ctypes.c_int, [*[_pointer] * 6, _long, *[_pointer] * 2, _long, _pointer]),
     "kernels_decode_jpeg": (ctypes.c_int, [_pointer, ctypes.c_char_p, _size, *[_long] * 3, _pointer]),
     "kernels_blocks_size": (_size, [_long, _long]),
@@ -61,6 +62,13 @@ def open_scratch() -> int:
 def close_scratch(scratch: int) -> None:
     """Free what open_scratch made."""
     _library().kernels_close(scratch)
+
+
+def times(scratch: int) -> np.ndarray:
+    """From now on the kernels count the nanoseconds (int64, 3) that they read, decode and resize with a scratch; the
+    array grows as they do, and is good until the scratch is closed.
+    """
+    return np.ctypeslib.as_array((ctypes.c_int64 * 3).from_address(_library().kernels_times(scratch)))
 
 
 class _Scratch:

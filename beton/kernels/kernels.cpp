@@ -1,5 +1,6 @@
 // What Python and the JIT code call, by name. Names of storage modes are not known here: see modes.cpp.
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 
 #include "kernels.h"
@@ -21,6 +22,33 @@ void needed(int64_t& start, int64_t& length, int64_t size, int64_t window, int64
     const int64_t low = std::max<int64_t>(0, int64_t(window * scale - reach));
     const int64_t high = std::min<int64_t>(length, int64_t((window + count) * scale + reach) + 1);
     start += low, length = high - low;
+}
+
+enum Part { READ, DECODE, RESIZE };
+
+// Adds what passes between laps to the scratch's times, if it is timed.
+struct Stopwatch {
+    using Clock = std::chrono::steady_clock;
+    Scratch& own;
+    Clock::time_point last;
+
+    explicit Stopwatch(Scratch& scratch) : own(scratch), last(scratch.timed ? Clock::now() : Clock::time_point()) {}
+
+    void lap(Part part) {
+        if (!own.timed) return;
+        const Clock::time_point now = Clock::now();
+        own.nanoseconds[part] += std::chrono::duration_cast<std::chrono::nanoseconds>(now - last).count();
+        last = now;
+    }
+};
+
+// Touches each page of a payload, so that waiting for a disk does not count as decoding.
+void touch(const uint8_t* data, uint64_t size) {
+    constexpr uint64_t PAGE = 4096;
+    volatile uint8_t byte = 0;
+    for (uint64_t at = 0; at < size; at += PAGE) byte = data[at];
+    if (size) byte = data[size - 1];
+    (void)byte;
 }
 
 // A rectangle of the image.
@@ -136,10 +164,15 @@ int crop_photo(const Payload& payload, int64_t mode, const int64_t* places, cons
         number++;
     }
     if (!number) return GOOD;
+    Stopwatch watch(scratch);
+    if (scratch.timed) touch(payload.data, payload.size);
+    watch.lap(READ);
     Picture picture;
     const int code = decode(payload, part, shrink, scratch, picture);
+    watch.lap(DECODE);
     if (code != GOOD) return code;
     for (int i = 0; i < number; i++) resize(picture, wanted[i].crop, wanted[i].target, scratch);
+    watch.lap(RESIZE);
     return GOOD;
 }
 
@@ -148,6 +181,12 @@ int crop_photo(const Payload& payload, int64_t mode, const int64_t* places, cons
 EXPORTED void* kernels_open() { return new Scratch; }
 
 EXPORTED void kernels_close(void* scratch) { delete (Scratch*)scratch; }
+
+// From now on time is counted: nanoseconds of reading, decoding and resizing (three), good until the scratch is closed.
+EXPORTED int64_t* kernels_times(void* scratch) {
+    ((Scratch*)scratch)->timed = true;
+    return ((Scratch*)scratch)->nanoseconds;
+}
 
 // Samples samples[0] ... samples[count - 1] of a file (all of it at `file`) -> `view_count` images of each, at most
 // MOST_VIEWS: view v of sample n is the n-th image of views[v]. `records`: the field's, `layout[0]` bytes apart, in which

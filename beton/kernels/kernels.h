@@ -56,6 +56,8 @@ struct Scratch {
     std::vector<double> doubles;    // weights.cpp: what they are made from
     std::vector<std::shared_ptr<void>> kept[4];  // weights.cpp: those of small photos
     std::unique_ptr<void, void (*)(void*)> tables{nullptr, nullptr};  // jpeg.cpp: Huffman tables and the like
+    bool timed = false;               // kernels.cpp: whether the next are counted,
+    int64_t nanoseconds[3] = {};      // spent on reading payloads, on decoding and on resizing
 };
 
 // A photo as a .beton holds it, of the height and width that the .beton says.

@@ -6,7 +6,7 @@ import atexit
 import os
 import weakref
 from collections import namedtuple
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ import numpy as np
 from beton.errors import DamagedSample, UserError
 from beton.loading.damage import POLICIES, RAISE, SKIP, LeftOut
 from beton.loading.task import Task
+from beton.loading.times import Times
 
 _all_running: weakref.WeakSet = weakref.WeakSet()  # epochs of all pipelines
 
@@ -44,6 +45,7 @@ class Pipeline:
     verifies: ClassVar[bool] = False
     worker_kind: ClassVar[str] = "threads"
     is_ceiling: ClassVar[bool] = False
+    times: Times | None = None  # where its threads spend their time, if the task is `timed` and it can tell
 
     num_samples: int
     classes: list[str]
@@ -53,6 +55,8 @@ class Pipeline:
         self.task, self.epoch, self.left_out = task, 0, LeftOut()
         self.Batch = namedtuple("Batch", task.columns or (), rename=True)
         self._running, self._closed = weakref.WeakSet(), False
+        # Called when a batch is on the host, before the device waits for its copy: for a clock that tells these apart
+        self.arrived: Callable[[], None] | None = None
         self.open()
         self._length = task.batches(self.num_samples)
 
@@ -109,7 +113,7 @@ class Pipeline:
                 return
             from beton.loading.to_device import to_device
 
-            with closing(to_device(batches, self.task, self.finish())) as copied:
+            with closing(to_device(batches, self.task, self.finish(), self.arrived)) as copied:
                 yield from map(self.batch_of, _only_in(process, copied))
 
     def __iter__(self) -> Iterator[tuple]:

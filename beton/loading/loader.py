@@ -29,6 +29,7 @@ from beton.loading.damage import POLICIES, RAISE, SKIP, SUBSTITUTE, no_substitut
 from beton.loading.position import Positioned
 from beton.loading.sampling import Sampling
 from beton.loading.task import Task
+from beton.loading.times import Times
 from beton.loading.work import Batch, Rest, Threads
 from beton.rng import permutation
 
@@ -72,7 +73,8 @@ class Loader(Positioned):
     alone. `shuffle`; `drop_last`: leave out a smaller batch at the end. `in_memory`: False for files larger than
     memory, which are then read nearly in sequence. `rank`, `world_size`: this process's share of each epoch. `repeats`:
     repeated augmentation, views of a sample in an epoch. `on_error`: a damaged sample is an error ('raise'), left out
-    ('skip') or replaced by another ('substitute'). `verify`: compare each sample with its checksum.
+    ('skip') or replaced by another ('substitute'). `verify`: compare each sample with its checksum. `timed`: count in
+    `times` (beton.loading.times.Times) what each part of the work takes; after an epoch times.per_sample() has it.
 
     Raises UserError for what is wrong with the file or the arguments, DamagedSample while iterating.
     """
@@ -108,6 +110,7 @@ class Loader(Positioned):
         repeats: int = 1,
         on_error: str = RAISE,
         verify: bool = False,
+        timed: bool = False,
         **field: str | list | None,
     ):
         self._as_dict, self._with_indices = as_dict, with_indices
@@ -121,7 +124,7 @@ class Loader(Positioned):
             Task(
                 text_of(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank,
                 world_size, str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns,
-                sampling, views, with_geometry,
+                sampling, timed, views, with_geometry,
             )
         )  # fmt: skip
 
@@ -142,6 +145,9 @@ class Loader(Positioned):
             raise UserError(f"{task.dataset} has a field 'indices' itself", "leave out `with_indices`")
         # A word of Python's, such as the view 'global', is the attribute `global_`
         self.Batch = namedtuple("Batch", [f"{n}_" if iskeyword(n) else n for n in self._shown], rename=True)
+        self.times = Times() if task.timed else None
+        for decoder in self._columns.decoders:
+            decoder.timed = task.timed
         self._pages = self._mapped.pages()
         share = -(-task.batch_size // task.usable_workers)
         self._chunk = max(_FEWEST, min(_CHUNK_NUMBERS // max(1, self._columns.numbers), share, _MOST))
@@ -212,7 +218,7 @@ class Loader(Positioned):
         rest = Rest(samples, keys, (start - passed) * self.task.batch_size, self._population(samples))
         fewest = self.task.batch_size if self.task.drop_last else 1
         waiting: deque[Batch] = deque()
-        with Threads(self._columns.decoders, self.task.usable_workers, self._chunk) as threads:
+        with Threads(self._columns.decoders, self.task.usable_workers, self._chunk, self.times) as threads:
             try:
                 while True:
                     while len(waiting) <= _AHEAD and len(rest) >= fewest:

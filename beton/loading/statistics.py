@@ -44,10 +44,10 @@ def statistics(mapped: MappedFile, column: Column, samples: np.ndarray, workers:
         except DamagedSample as error:
             return error
         except ValueError as error:
-            return DamagedSample(mapped.path, sample, column.name, str(error))
+            return mapped.damaged(sample, column.name, str(error))
         flat = pixels.reshape(-1, pixels.shape[2] if pixels.ndim == 3 else 1)
         if not len(flat):
-            return DamagedSample(mapped.path, sample, column.name, "it has no pixels")
+            return mapped.damaged(sample, column.name, "it has no pixels")
         flat = flat.astype(np.float64) / unit
         return np.stack([flat.mean(axis=0), (flat**2).mean(axis=0)])
 

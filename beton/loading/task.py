@@ -32,7 +32,8 @@ class Task:
     `repeats`: repeated augmentation, so many different views of a sample in an epoch that is as long as
     before (orders.py). `on_error`: what happens to a damaged sample (damage.py). `verify`: compare each sample
     with its checksum. `columns`: the fields that a batch has, in its order; None for all that the file has.
-    `sampling`: which samples an epoch has, None for all (sampling.py). `views`: several of each image by name,
+    `sampling`: which samples an epoch has, None for all (sampling.py). `timed`: count where the threads of
+    the loader spend their time (times.py). `views`: several of each image by name,
     (stages, how many), and `with_geometry` which part of its photo each image shows; of beton.Loader only.
     """
 
@@ -53,6 +54,7 @@ class Task:
     verify: bool = False
     columns: tuple[str, ...] | None = ("image", "label")
     sampling: Sampling | None = None
+    timed: bool = False
     views: Mapping[str, tuple[str, int]] | None = None
     with_geometry: bool = False
 

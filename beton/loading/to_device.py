@@ -32,13 +32,14 @@ def tensors_of(column) -> list:
     return found
 
 
-def to_device(batches, task, finish=None):
+def to_device(batches, task, finish=None, arrived=None):
     """Generator of the batches (tuples of tensors) on task.device, copied one ahead if the next host batch is there.
 
     A column is a tensor, a list or a tuple of such, or what stays on the host. `finish`: for each column None, or a
     pair: a function that does on the device what is left to do (normalize), or None; and the place of a further column
     whose rows on the host that function gets as `drawn`, or None. Further columns are not yielded. Without `finish`
-    floats get the type of the task. A host batch is held until its copy has ended.
+    floats get the type of the task. A host batch is held until its copy has ended. `arrived()` is called for each
+    batch, by the thread that asks for it, before its stream waits for the copy.
     """
     stream = _stream(str(task.device))
     # Host batches are waited for in a thread, so that one that is copied already is handed over meanwhile
@@ -49,7 +50,7 @@ def to_device(batches, task, finish=None):
         coming = reader.submit(next, batches, None)
         while True:
             if in_flight and not coming.done():
-                yield _hand_over(in_flight.popleft(), task, held)
+                yield _hand_over(in_flight.popleft(), task, held, arrived)
             host = coming.result()
             if host is None:
                 break
@@ -57,9 +58,9 @@ def to_device(batches, task, finish=None):
             in_flight.append(_copied(host, task, finish, stream))
             del host  # held by what is in flight, and no longer
             if len(in_flight) > 1:
-                yield _hand_over(in_flight.popleft(), task, held)
+                yield _hand_over(in_flight.popleft(), task, held, arrived)
         while in_flight:
-            yield _hand_over(in_flight.popleft(), task, held)
+            yield _hand_over(in_flight.popleft(), task, held, arrived)
     finally:
         reader.shutdown()
         stream.synchronize()
@@ -92,9 +93,11 @@ def _on_device(tensor: torch.Tensor, task, function, as_task: bool) -> torch.Ten
     return tensor.contiguous(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
-def _hand_over(entry: tuple, task, held: deque) -> list:
+def _hand_over(entry: tuple, task, held: deque, arrived) -> list:
     """The columns, once the consumer's stream waits for their copy; the host's are `held` until that has ended."""
     columns, copied, _ = entry
+    if arrived is not None:
+        arrived()
     now = torch.cuda.current_stream(task.device)
     now.wait_event(copied)
     for tensor in (tensor for column in columns for tensor in tensors_of(column)):

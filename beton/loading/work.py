@@ -7,17 +7,20 @@ import os
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
+from time import perf_counter
 
 import numpy as np
 
 from beton.format.fields.base import Decoder
+from beton.loading.times import Times
 
 
 class Threads:
     """Threads that each have, for every decoder, what it needs for itself; a context of one epoch."""
 
-    def __init__(self, decoders: list[Decoder], count: int, chunk: int):
+    def __init__(self, decoders: list[Decoder], count: int, chunk: int, times: Times | None = None):
         self._decoders, self._idle, self._process = decoders, SimpleQueue(), os.getpid()
+        self._times = times
         self._all = [[decoder.open_worker(chunk) for decoder in decoders] for _ in range(count)]
         for workers in self._all:
             self._idle.put(workers)
@@ -30,6 +33,10 @@ class Threads:
         self.end()
         for workers in self._all:
             for decoder, worker in zip(self._decoders, workers, strict=True):
+                if self._times:
+                    spent = decoder.spent(worker)
+                    # It was counted as collating with all the rest of a thread's work
+                    self._times.add({**spent, "collate": -sum(spent.values())}, 0)
                 decoder.close_worker(worker)
 
     def submit(self, work, *arguments) -> Future:
@@ -42,7 +49,17 @@ class Threads:
             finally:
                 self._idle.put(workers)
 
-        return self._pool.submit(run)
+        return self._pool.submit(self._timed(run, len(arguments[1])) if self._times else run)
+
+    def _timed(self, run, samples: int):
+        def timed():
+            started = perf_counter()
+            try:
+                return run()
+            finally:
+                self._times.add({"collate": perf_counter() - started}, samples)
+
+        return timed
 
     def end(self) -> None:
         """Wait for what has begun; drop the rest."""

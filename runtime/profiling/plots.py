@@ -1,4 +1,4 @@
-"""Rows and run logs -> plots as PNG and SVG bytes; the style of the report's page.
+"""Rows and run logs -> plots as PNG and SVG bytes.
 
 The same input gives the same bytes: no dates, salted SVG ids, and matplotlib's own defaults instead of the user's
 matplotlibrc. Labels are drawn literally, never as formulas.
@@ -7,6 +7,7 @@ matplotlibrc. Labels are drawn literally, never as formulas.
 import io
 import math
 import statistics
+import textwrap
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -14,7 +15,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-NAMES = ("images_per_second", "runtime_per_epoch", "accuracy_per_epoch", "loss_per_epoch")
+BARS = ("seconds_per_epoch", "ratio", "images_per_second")
+CURVES = ("runtime_per_epoch", "accuracy_per_epoch", "loss_per_epoch")
+BREAKDOWNS = ("breakdown", "loader_parts")
+NAMES = (*BARS, *CURVES, *BREAKDOWNS)
 NEEDS_TRAIN = "accuracy and loss need protocol train"
 
 # Okabe and Ito's colours, which most colour-blind readers can distinguish. Nine markers for eight colours:
@@ -22,6 +26,7 @@ NEEDS_TRAIN = "accuracy and loss need protocol train"
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#444444", "#B8A800")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "h")
 _LINES = ("-", "--", "-.", ":")
+_WIDTH = 5.6  # inches: on a phone's page of 358 pixels, text of 11 points is still 10 pixels high
 _STYLE = {
     "font.size": 11,
     "axes.spines.top": False,
@@ -33,26 +38,6 @@ _STYLE = {
     "lines.markersize": 6,
     "svg.hashsalt": "report",
 }
-
-
-# The CSS of the HTML page. Plots keep a white background in dark mode: their lines are dark.
-PAGE_STYLE = """
-:root { color-scheme: light dark; --line: #ccc; --back: #fff; --ink: #1a1a1a; --soft: #f3f3f3 }
-@media (prefers-color-scheme: dark) { :root { --line: #444; --back: #161616; --ink: #e6e6e6; --soft: #222 } }
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 0 auto; padding: 1rem;
-  background: var(--back); color: var(--ink); overflow-wrap: anywhere }
-h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
-pre { background: var(--soft); padding: .6rem; border-radius: .4rem; white-space: pre-wrap }
-.scroll { overflow-x: auto }
-table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums }
-th, td { border-bottom: 1px solid var(--line); padding: .35rem .7rem; text-align: left; vertical-align: top }
-th { vertical-align: bottom }
-.numbers { overflow-wrap: normal } .numbers td { white-space: nowrap }
-.numbers :is(th, td):nth-child(n + 3) { text-align: right }
-.numbers :is(th, td):first-child { position: sticky; left: 0; background: var(--back); white-space: normal }
-img { width: 100%; max-width: 46rem; background: #fff; border-radius: .4rem }
-figure { margin: 0 0 1.5rem }
-"""
 
 
 def is_measured(row: dict, key: str) -> bool:
@@ -74,8 +59,15 @@ def one_line(text: object) -> str:
     return "".join(char if char.isprintable() else "?" for char in joined)
 
 
-def draw(rows: list[dict], runs: dict[str, list[dict]], settings: dict) -> tuple[dict[str, dict], list[str]]:
-    """Every plot for which `rows` and `runs` have the numbers, and a line for each that is missing.
+def draw(
+    rows: list[dict],
+    runs: dict[str, list[dict]],
+    settings: dict,
+    breakdown: dict[str, dict[str, float]] | None = None,
+    loader_parts: dict[str, dict[str, float]] | None = None,
+) -> tuple[dict[str, dict], list[str]]:
+    """Every plot for which `rows`, `runs` and the breakdowns (seconds by part of each label) have the numbers, and a
+    line for each that is missing.
 
     Returns ({name: {"title", "png", "svg"}}, reasons); names are those in `NAMES`, in that order.
     """
@@ -88,10 +80,62 @@ def draw(rows: list[dict], runs: dict[str, list[dict]], settings: dict) -> tuple
             plots["images_per_second"] = _bars(loads, "images_per_second", title, hint, "images per second", True)
         runs = {label: group for label, group in runs.items() if group}
         if runs:
+            _draw_seconds(rows, plots)
             _draw_runs(runs, plots, reasons)
         else:
             _draw_passes(rows, settings, plots, reasons)
-    return plots, reasons
+        _draw_ratios(rows, plots)
+        for name, of, scale, title, unit in (
+            ("breakdown", breakdown, 1.0, "Where an epoch's time goes", "seconds per epoch"),
+            ("loader_parts", loader_parts, 1e3, "Where the loader's threads spend their time", "ms per image"),
+        ):
+            if of:
+                plots[name] = _stacked(of, scale, title, unit)
+    return {name: plots[name] for name in NAMES if name in plots}, reasons
+
+
+def _draw_seconds(rows: list[dict], plots: dict) -> None:
+    """Seconds of a training epoch; of the first recipe where there are several."""
+    timed = [r for r in rows if r["protocol"].startswith("train") and is_measured(r, "seconds_per_epoch")]
+    timed = [row for row in timed if row["protocol"] == timed[0]["protocol"]]
+    if timed:
+        hint = f"protocol {one_line(timed[0]['protocol'])}, without evaluation; whisker: min to max"
+        plots["seconds_per_epoch"] = _bars(timed, "seconds_per_epoch", "Seconds per epoch", hint, "seconds", False)
+
+
+def _draw_ratios(rows: list[dict], plots: dict) -> None:
+    """Images per second in multiples of the standard loader's, of one protocol: train where it was measured."""
+    told = [row for row in rows if row.get("ratio_to_torch") and not row.get("skipped")]
+    protocols = [row["protocol"] for row in told]
+    protocol = next((p for p in protocols if p.startswith("train")), protocols[0] if protocols else None)
+    told = [{**row, "ratio": dict.fromkeys(("median", "min", "max"), row["ratio_to_torch"]) | {"n": 1}}
+            for row in told if row["protocol"] == protocol]  # fmt: skip
+    if len(told) > 1:
+        title = "Times the standard loader (torch)"
+        hint = f"protocol {one_line(protocol)}, images per second; higher is better"
+        plots["ratio"] = _bars(told, "ratio", title, hint, "times as many images per second", True)
+
+
+def _stacked(of: dict[str, dict[str, float]], scale: float, title: str, unit: str) -> dict:
+    """Horizontal bars made of parts, one for each label."""
+    fig, axes = _figure(title, "the parts add up to the whole", height=2.5 + 0.5 * len(of))
+    left, positions = [0.0] * len(of), range(len(of))
+    whole = max(sum(parts.values()) for parts in of.values()) or 1.0
+    names = list(dict.fromkeys(part for parts in of.values() for part in parts))
+    names = [name for name in names if any(parts.get(name, 0.0) > 0.002 * whole for parts in of.values())]
+    for index, name in enumerate(names):
+        values = [parts.get(name, 0.0) * scale for parts in of.values()]
+        axes.barh(positions, values, left=left, height=0.62, color=_COLOURS[index], label=_label(name))
+        left = [sum(pair) for pair in zip(left, values, strict=True)]
+    for y, total in zip(positions, left, strict=True):
+        axes.annotate(number(total), (total, y), (5, 0), textcoords="offset points", va="center", fontsize=10)
+    axes.set_yticks(positions, [_label(label) for label in of], parse_math=False)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlim(0, (max(left) or 1.0) * 1.15)
+    axes.set_xlabel(unit)
+    fig.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=10)
+    return _render(fig, title)
 
 
 def _draw_runs(runs: dict[str, list[dict]], plots: dict, reasons: list[str]) -> None:
@@ -209,26 +253,27 @@ def _bars(rows: list[dict], key: str, title: str, hint: str, unit: str, higher_f
     axes.errorbar(medians, positions, xerr=whiskers, fmt="none", ecolor="#222222", capsize=4, elinewidth=1.2)
     for y, row in zip(positions, rows, strict=True):
         text = number(row[key]["median"])
-        if higher_first and row.get("ratio_to_torch") is not None and row["loader"] != "torch":
+        if key == "images_per_second" and row.get("ratio_to_torch") is not None and row["loader"] != "torch":
             text += f" ({row['ratio_to_torch']:.2f}x torch)"
         axes.annotate(text, (row[key]["max"], y), (7, 0), textcoords="offset points", va="center", fontsize=10)
     axes.set_yticks(positions, [_label(row["loader"]) for row in rows], parse_math=False)
     axes.invert_yaxis()
     axes.tick_params(axis="y", length=0)
     # The space at the right is for the printed values.
-    axes.set_xlim(0, max(row[key]["max"] for row in rows) * (1.45 if higher_first else 1.2) or 1.0)
+    axes.set_xlim(0, max(row[key]["max"] for row in rows) * (1.6 if key == "images_per_second" else 1.2) or 1.0)
     axes.set_xlabel(unit)
     axes.grid(axis="x")
     return _render(fig, title)
 
 
 def _figure(title: str, hint: str, height: float) -> tuple[Figure, Axes]:
-    fig = Figure(figsize=(7.2, height), layout="constrained")
+    fig = Figure(figsize=(_WIDTH, height), layout="constrained")
     fig.get_layout_engine().set(w_pad=0.12, h_pad=0.06)
     FigureCanvasAgg(fig)
     axes = fig.add_subplot()
     fig.suptitle(title, x=0.017, ha="left", fontsize=13, fontweight="bold", parse_math=False)
-    axes.set_title(hint, loc="left", fontsize=9.5, color="#444444", parse_math=False)
+    # Not by matplotlib, which reads a formula into a label that it wraps
+    axes.set_title(textwrap.fill(hint, 64), loc="left", fontsize=10, color="#444444", parse_math=False)
     return fig, axes
 
 

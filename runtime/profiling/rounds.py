@@ -1,13 +1,19 @@
-"""Measurements in rounds: every measurement is a fresh process, and each round has another order."""
+"""Measurements in rounds, each in another order. A loader's process lives through all of them; a training run is fresh.
+
+Every loader is opened and warmed up before the first round, so that what it compiles is not measured, and so that a
+disturbance of the machine meets all loaders alike. While one is measured the others wait for a request.
+"""
 
 import json
 import os
 import random
+import select
 import statistics
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +22,7 @@ from runtime.profiling import runs
 from runtime.profiling.runs import spread
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+_LAST_SECONDS = 10  # that a process has to end by itself
 
 
 @dataclass
@@ -28,10 +35,15 @@ class Figures:
     recipe: str = ""  # its name, when there are several
     rounds: list[dict] = field(default_factory=list)
     skipped: str | None = None  # why it is not measured
+    encoding: str = "original"  # of the photos: "original", or "resized" as in the .beton
+    workers: int = 0
+    opened: dict = field(default_factory=dict)  # what the first epoch cost
+    about: dict = field(default_factory=dict)  # further columns of the row
 
     def label(self) -> str:
-        """Name of its runs."""
-        return f"{self.loader}, {self.recipe}" if self.recipe else self.loader
+        """Name of its rows and runs."""
+        name = f"{self.loader}@{self.encoding}" if self.encoding != "original" else self.loader
+        return f"{name}, {self.recipe}" if self.recipe else name
 
     def runs(self) -> list[dict]:
         """Protocol train: its runs as of runtime.profiling.runs.load_run."""
@@ -40,54 +52,140 @@ class Figures:
     def row(self) -> dict:
         """The report's row: medians over the rounds, with their spread."""
         # Rows of one protocol are compared with each other, so each recipe is a protocol of its own
-        about = {"loader": self.loader, "protocol": f"{self.protocol} {self.recipe}".strip()}
-        if self.skipped:
-            return {**about, "skipped": self.skipped}
-        if self.protocol == "train":
-            row = runs.row_from_runs(self.loader, self.runs()) | about
+        name = self.label().removesuffix(f", {self.recipe}")
+        about = {"loader": name, "protocol": f"{self.protocol} {self.recipe}".strip(), **self.about}
+        if self.skipped or not self.rounds:
+            return {**about, "skipped": self.skipped or "interrupted before it was measured"}
+        if self.protocol in ("train", "cached"):
+            row = runs.row_from_runs(name, self.runs()) | about
         else:
             row = {**about, "wait_share": None, "top_1": None}
+            row["values"] = [r["images_per_second"] for r in self.rounds]  # for comparisons
             row["images_per_second"] = spread([r["images_per_second"] for r in self.rounds])
-            row["seconds_per_epoch"] = spread([r["images"] / r["images_per_second"] for r in self.rounds])
-            row["first_batch_seconds"] = statistics.median(r["first_batch_seconds"] for r in self.rounds)
+            row["seconds_per_epoch"] = spread([self.opened["images"] / r["images_per_second"] for r in self.rounds])
+            row["others_cpu"] = max(r["others_cpu"] for r in self.rounds)
+            row |= {key: self.opened[key] for key in ("start_seconds", "first_batch_seconds", "warm_up_seconds")}
         row["cpu_seconds_per_image"] = statistics.median(r["cpu_seconds_per_image"] for r in self.rounds)
-        row["peak_memory_bytes"] = max(r["peak_memory_bytes"] for r in self.rounds)
+        row["peak_memory_bytes"] = max(r["peak_memory_bytes"] for r in ([self.opened] if self.opened else self.rounds))
         return row
 
 
-def measure_rounds(figures: list[Figures], count: int, measure: Callable[[Figures, int], dict]) -> None:
-    """Append `count` results of measure(figures, round) to each that is not skipped, in interleaved order."""
+def with_ceiling(rows: list[dict], ceilings: set[str]) -> list[dict]:
+    """The rows, with "ratio_to_ceiling" where a loader of `ceilings` was measured by the same protocol, or by `cached`.
+
+    As a share of the ceiling's images per second.
+    """
+    speeds = {}
+    for row in rows:
+        if row["loader"] in ceilings and row.get("images_per_second"):
+            protocol, _, recipe = row["protocol"].partition(" ")
+            protocol = "train" if protocol == "cached" else protocol
+            speeds.setdefault(f"{protocol} {recipe}".strip(), row["images_per_second"]["median"])
+    return [
+        row | {"ratio_to_ceiling": row["images_per_second"]["median"] / speeds[row["protocol"]]}
+        if row.get("images_per_second") and row["protocol"] in speeds
+        else row
+        for row in rows
+    ]
+
+
+def measure_rounds(figures: list[Figures], count: int, measure: Callable[[Figures, int], dict], done=None) -> None:
+    """Append `count` results of measure(figures, round) to each that is not skipped, in interleaved order.
+
+    A loader whose measurement raises UserError is left out from then on, with the reason. `done(figures, text)` is
+    called after each measurement.
+    """
     for number in range(count):
         turn = [f for f in figures if not f.skipped]
         random.Random(number).shuffle(turn)
         for f in turn:
-            f.rounds.append(measure(f, number))
-            print(f"=> {f.protocol}, round {number + 1} of {count}: {f.loader}", flush=True)
+            try:
+                f.rounds.append(measure(f, number))
+            except UserError as error:
+                f.skipped = f"{error.what} (round {number + 1})"
+            if done is not None:
+                done(f, f"{f.protocol}, round {number + 1} of {count}: {f.label()}")
+
+
+class Measuring:
+    """A process of runtime/profiling/measure.py for one loader: ask() it, in the end close() it."""
+
+    def __init__(self, loader: str):
+        self.loader, self._errors = loader, tempfile.TemporaryFile("w+")  # noqa: SIM115  closed by close()
+        command = [sys.executable, "-m", "runtime.profiling.measure", loader]
+        # A session of its own: a terminal's Ctrl-C is for the parent, which then ends it
+        self._process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, text=True,
+            start_new_session=True,
+        )  # fmt: skip
+
+    def ask(self, do: str, limit: float | None = None, **request) -> dict:
+        """The answer to a request (see measure.py); raises UserError with its reason, or when the process ended.
+
+        `limit`: seconds until it counts as hanging, and is killed.
+        """
+        try:
+            self._process.stdin.write(json.dumps({"do": do, **request}) + "\n")
+            self._process.stdin.flush()
+            if not select.select([self._process.stdout], [], [], limit)[0]:
+                os.killpg(self._process.pid, 9)
+                raise UserError(f"loader '{self.loader}' has not answered after {limit:.0f} s", "measure without it")
+            line = self._process.stdout.readline()
+        except BrokenPipeError:
+            line = ""
+        if not line:
+            status = self._process.wait()
+            raise UserError(f"loader '{self.loader}' ended with status {status}{self._last_words()}", "see there")
+        answer = json.loads(line)
+        if "error" in answer:
+            raise UserError(f"loader '{self.loader}': {answer['error']}", answer["to_do"])
+        return answer
+
+    def _last_words(self) -> str:
+        self._errors.seek(0)
+        lines = [line for line in self._errors.read().splitlines() if line.strip()]
+        return f" ({lines[-1].strip()})" if lines else ""
+
+    def leave(self) -> None:
+        """Tell it that nothing more is asked."""
+        with suppress(OSError):
+            self._process.stdin.close()
+
+    def close(self) -> None:
+        """End it, and the processes that it started."""
+        if self._errors.closed:
+            return
+        self.leave()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_LAST_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, 9)  # whoever is left
+        self._process.wait()
+        self._process.stdout.close()
+        self._errors.close()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
 
 def measure_load(loader: str, task: dict, seconds: float) -> dict:
-    """Protocol load: one loader in a fresh process.
+    """Protocol load: one loader in a fresh process, opened, warmed up and measured once.
 
     `task`: arguments of beton.loading.task.Task; `seconds`: time at least so long. Returns the figures of
-    runtime.profiling.measure.measure.
+    runtime.profiling.measure.Measured.open and measure.
     """
-    request = json.dumps({"loader": loader, "seconds": seconds, "task": task})
-    command = [sys.executable, "-m", "runtime.profiling.measure", request]
-    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise UserError(f"loader '{loader}' failed with status {done.returncode}", "see the message above")
-    figures = json.loads(done.stdout.splitlines()[-1])
-    if "error" in figures:
-        what, _, to_do = figures["error"].rpartition("; ")
-        raise UserError(f"loader '{loader}': {what}", to_do)
-    return figures
+    with Measuring(loader) as measuring:
+        return measuring.ask("open", task=task) | measuring.ask("measure", seconds=seconds)
 
 
-def measure_train(trainer: Path, loader: str, config: str, given: dict, out: Path) -> dict:
+def measure_train(trainer: Path, loader: str, config: str, given: dict, out: Path, keep: bool = False) -> dict:
     """Protocol train: the trainer with a recipe in a fresh process.
 
-    `given`: parameter -> value for the trainer; its run folder is made below `out`. Returns the folder,
-    cpu_seconds_per_image and peak_memory_bytes.
+    `given`: parameter -> value for the trainer; its run folder is made below `out`. Checkpoints and weights are removed
+    unless `keep`. Returns the folder, cpu_seconds_per_image and peak_memory_bytes.
     """
     parent = Path(tempfile.mkdtemp(prefix=f"{loader}_", dir=out))
     given = {"data.loader": loader, **given, "logging.folder": parent, "logging.name": "run"}
@@ -104,6 +202,8 @@ def measure_train(trainer: Path, loader: str, config: str, given: dict, out: Pat
         sys.exit(2)  # it has printed why, in one line
     if process.returncode:
         raise UserError(f"training with loader '{loader}' failed with status {process.returncode}", "see above")
+    for path in [] if keep else [*(parent / "run").glob("*.pt"), *(parent / "run").glob("*.classes.json")]:
+        path.unlink()
     images = sum(line["images"] for line in runs.load_run(parent / "run")["epochs"])
     return {
         "folder": parent / "run",

@@ -62,6 +62,7 @@ def row_from_runs(label: str, runs: list[dict]) -> dict:
     return {
         "loader": label,
         "protocol": "train",
+        "values": [_rate(run) for run in runs],
         "images_per_second": spread([line.get("images_per_second") for line in steady]),
         "cpu_seconds_per_image": None,
         "first_batch_seconds": starts and starts["median"],
@@ -70,6 +71,13 @@ def row_from_runs(label: str, runs: list[dict]) -> dict:
         "top_1": spread([_last_top_1(run) for run in runs], "mean", statistics.fmean),
         "seconds_per_epoch": spread([line.get("train_time") for line in steady]),
     }
+
+
+def _rate(run: dict) -> float | None:
+    """Median images per second of a run's epochs but the first: what a comparison takes as one measurement."""
+    rates = [line.get("images_per_second") for line in run["epochs"][1:] or run["epochs"]]
+    rates = [rate for rate in rates if rate]
+    return statistics.median(rates) if rates else None
 
 
 def spread(values: list, name: str = "median", middle=statistics.median) -> dict | None:

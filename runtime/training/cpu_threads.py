@@ -67,6 +67,23 @@ def busy_seconds(stat: str, cores: set[int]) -> float:
     return total / os.sysconf("SC_CLK_TCK")
 
 
+def busy_seconds_of_all() -> float | None:
+    """Seconds for which the cores of this process were busy, whoever used them; None where that cannot be read."""
+    return busy_seconds(_STAT.read_text(), os.sched_getaffinity(0)) if _STAT.exists() else None
+
+
+def idle_cores(busy: float | None, since: float) -> float | None:
+    """How many cores of this process were idle on average; None where that cannot be read.
+
+    `busy`: what busy_seconds_of_all() was at `since` (seconds of time.perf_counter).
+    """
+    passed = time.perf_counter() - since
+    if busy is None or passed <= 0:
+        return None
+    cores = len(os.sched_getaffinity(0))
+    return min(max(cores - (busy_seconds_of_all() - busy) / passed, 0.0), float(cores))
+
+
 def threads_beside(others: float, most: int) -> int:
     """Threads to use where others keep so many of `most` cores busy."""
     return min(most, max(1, round(most - others)))

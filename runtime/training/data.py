@@ -36,6 +36,7 @@ class Data:
             on_error=data.on_error,
             verify=bool(data.verify),
             drop_last=True,
+            timed=bool(data.timed),
         )
 
     def training(self, resolution: int) -> Pipeline:
@@ -59,6 +60,7 @@ class Data:
             shuffle=False,
             repeats=1,
             drop_last=False,
+            timed=False,
             # A photo that counts twice would make the accuracy wrong; val_images says how many were counted
             on_error="skip" if self._task.on_error == "substitute" else self._task.on_error,
         )

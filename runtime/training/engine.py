@@ -18,9 +18,10 @@ from runtime.launch import Rank
 from runtime.training.checkpoint import Position
 from runtime.training.checkpoint_manager import CheckpointManager
 from runtime.training.clip import clip_gradients
-from runtime.training.clock import EpochClock
+from runtime.training.clock import EpochClock, of_all_ranks
 from runtime.training.cpu_threads import CpuThreads
 from runtime.training.precision import Precision
+from runtime.training.tracer import Tracer
 
 # Batches between loss checks on a GPU; each check synchronises
 _CHECK_EVERY = 50
@@ -35,7 +36,7 @@ class Recipe:
     `lrs(epoch, iterations)` gives the learning rate of each iteration, `resolution(epoch)` the side of the
     images in pixels. `accumulate` batches make a step; gradients are clipped to `clip` by `clip_mode` (timm's norm,
     value or agc). `average` is the moving average of the weights (timm's ModelEmaV3), or None. `threads` sets torch's
-    number of threads between steps, on a CPU.
+    number of threads between steps, on a CPU. `tracer` records some steps (training.trace).
     `start_epoch(epoch, batch)` is called before each epoch; `batch` is the first one that is trained.
     """
 
@@ -55,6 +56,7 @@ class Recipe:
     average: nn.Module | None = None
     evaluate_average: bool = False
     threads: CpuThreads | None = None
+    tracer: Tracer | None = None
     start_epoch: Callable[[int, int], None] = lambda epoch, batch: None
 
 
@@ -69,6 +71,9 @@ class EpochSums:
         self.rank, self.pipeline = rank, pipeline
         self.epoch, self.batch = start.epoch, start.batch
         self.clock = EpochClock(rank.device, sums.get("times"))
+        pipeline.arrived = self.clock.arrived
+        if pipeline.times:
+            pipeline.times.clear()
         self._loss = torch.tensor(sums.get("loss", 0.0), dtype=torch.float64, device=rank.device)
         # The first batch whose loss is not finite, and that loss. A tensor, since reading it waits for a GPU
         self._not_finite = torch.tensor([-1.0, 0.0], dtype=torch.float64, device=rank.device)
@@ -143,7 +148,8 @@ def train_epoch(
     recipe.network.train()
     rank, epoch, count = sums.rank, sums.epoch, len(sums.pipeline)
     lrs = recipe.lrs(epoch, count)
-    batches = sums.clock.watch(sums.pipeline.batches(epoch, sums.batch))
+    batches = sums.pipeline.batches(epoch, sums.batch)
+    batches = sums.clock.watch(recipe.tracer.watch(batches) if recipe.tracer is not None else batches)
     hide = None if rank.first else True
     bar = tqdm(batches, f"epoch {epoch}", count, leave=False, initial=sums.batch, disable=hide)
     stepped = True
@@ -159,8 +165,11 @@ def train_epoch(
                 loss = recipe.objective(images, labels)
             sums.add(loss, len(labels), float(lrs[i]))
             recipe.scaler.scale(loss / batches_of_step).backward()
+        sums.clock.mark("compute")
         if stepped:
             _step(recipe, sums, float(lrs[i]), manager)
+        if recipe.tracer is not None:
+            recipe.tracer.step_ended()
         # On a GPU now and then only: to read the loss waits for it
         if show_loss and not bar.disable and (rank.device.type == "cpu" or (i + 1) % _CHECK_EVERY == 0):
             bar.set_postfix(loss=f"{loss.item():.3f}", lr=f"{lrs[i]:.4g}")
@@ -172,7 +181,9 @@ def train_epoch(
     sums.clock.stop()
     if not sums.batch:
         raise UserError(f"epoch {epoch} has no batch: too many samples are damaged", "write the dataset again")
-    facts = {"train_loss": sums.mean_loss(), "lr": float(lrs[sums.batch - 1]), **sums.clock.facts()}
+    facts = {"train_loss": sums.mean_loss(), "lr": float(lrs[sums.batch - 1]), **of_all_ranks(sums.clock.facts(), rank)}
+    if sums.pipeline.times:
+        facts["loader_seconds_per_image"] = sums.pipeline.times.per_sample()
     if recipe.threads is not None:
         facts["cpu_threads"] = recipe.threads.count
     left_out = sums.left_out_anywhere()
@@ -181,6 +192,7 @@ def train_epoch(
 
 def _step(recipe: Recipe, sums: EpochSums, lr: float, manager: CheckpointManager | None) -> None:
     step(recipe, lr)
+    sums.clock.mark("optimizer")
     if manager is not None:
         manager.step_ended(sums.position)
 

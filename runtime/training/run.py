@@ -1,7 +1,9 @@
 """A run from its first check to its final weights, whatever it trains."""
 
+import contextlib
 import json
 import os
+import time
 from pathlib import Path
 
 import torch
@@ -9,7 +11,9 @@ import torch
 from beton.errors import UserError
 from beton.files import publish
 from beton.loading.base import Pipeline
+from runtime import verdict
 from runtime.launch import Rank
+from runtime.outputs import check_file
 from runtime.training import checkpoint, engine, resume, sinks
 from runtime.training.background import on_host
 from runtime.training.checkpoint import Position
@@ -19,6 +23,7 @@ from runtime.training.data import Data
 from runtime.training.models import input_size
 from runtime.training.resume import Start
 from runtime.training.run_folder import RunFolder
+from runtime.training.tracer import Tracer
 
 
 def parallel(model: torch.nn.Module, training, rank: Rank) -> torch.nn.Module:
@@ -41,6 +46,8 @@ def run_recipe(recipe: engine.Recipe, settings, rank: Rank, data: Data, validati
         recipe.threads = CpuThreads(settings.training.threads)
     # Check first: a run that cannot start leaves no folder behind
     sinks.check(settings.logging.sinks)
+    if settings.training.trace is not None:
+        check_file(Path(settings.training.trace))
     _check_input_sizes(recipe, settings, start)
     if not settings.training.eval_only and start.position.epoch < recipe.epochs:
         training = data.training(recipe.resolution(start.position.epoch))
@@ -80,21 +87,39 @@ def _fit(recipe, settings, rank: Rank, data: Data, validation: Pipeline, folder:
         parts = (recipe.model, recipe.optimizer, recipe.scaler, recipe.average)
         return checkpoint.capture(position, ranks, settings.flat(), validation.classes, *parts)
 
+    recipe.tracer = _tracer(settings, rank)
     try:
-        with CheckpointManager(rank, capture, folder.path, settings.training.checkpoint_minutes) as manager:
+        with (
+            recipe.tracer or contextlib.nullcontext(),
+            CheckpointManager(rank, capture, folder.path, settings.training.checkpoint_minutes) as manager,
+        ):
+            ended = time.perf_counter()
             for epoch in range(start.epoch, recipe.epochs):
-                position = start if epoch == start.epoch else Position(epoch)
+                position, began = start if epoch == start.epoch else Position(epoch), ended
                 line = _run_epoch(recipe, settings, rank, data, validation, manager, position)
+                # With the checkpoint of the epoch before, and with what was trained before an interruption
+                ended = time.perf_counter()
+                trained = ((position.sums or {}).get("times") or {}).get("train_time", 0.0)
+                line |= {"epoch_time": trained + ended - began}
                 _keep_best(recipe, line, folder, manager, validation.classes)
                 manager.epoch_ended(Position(epoch + 1))
             if rank.first:
                 _save_weights(recipe.model, folder.path / "final_weights.pt", validation.classes)
                 if recipe.average is not None and recipe.evaluate_average:
                     _save_weights(recipe.average.module, folder.path / "final_ema_weights.pt", validation.classes)
+                if where := verdict.of_run(folder.epochs(), settings.data.num_workers):
+                    print(f"=> {where}", flush=True)
     finally:
         folder.close()
         data.close()
         validation.close()
+
+
+def _tracer(settings, rank: Rank) -> Tracer | None:
+    """What records the trace, if one is asked for; rank 0 does."""
+    if settings.training.trace is None or not rank.first:
+        return None
+    return Tracer(settings.training.trace, rank.device)
 
 
 def _run_epoch(

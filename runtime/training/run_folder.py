@@ -94,6 +94,11 @@ class RunFolder:
         for sink in self.sinks:
             sink.close()
 
+    def epochs(self) -> list[dict]:
+        """The lines of the log; [] where there is no folder."""
+        lines = [] if self.path is None else _lines(self.path / "log.jsonl")
+        return [json.loads(line) for line in lines]
+
     def log(self, line: dict) -> None:
         """Append a line to log.jsonl and print its main values."""
         if self.path is None:

@@ -58,6 +58,7 @@ def add_data(config: Config) -> None:
             default="raise",
         ),
         verify=Param(BOOL, "compare every sample that is read with its checksum", default=0),
+        timed=Param(BOOL, "log what the threads of data.loader=beton spend on reading, decoding, ...", default=0),
         plugins=Param(PATHS, "Python files with stages of your own (@beton.stage), with commas"),
         train_stages=Param(STR, "stages for training; {res} is the resolution", default="rrc({res})|flip|normalize"),
         val_stages=Param(
@@ -90,6 +91,7 @@ def add_running(config: Config) -> None:
         distributed=Param(BOOL, "start dist.world_size processes (not needed under torchrun)", default=0),
         eval_only=Param(BOOL, "only evaluate model.weights, model.pretrained or training.resume", default=0),
         resume=Param(PATH, "resume this checkpoint.pt or run folder; auto: the folder logging.name, if it has one"),
+        trace=Param(PATH, "write a Chrome trace of ten steps (torch.profiler) into this file"),
         checkpoint_minutes=Param(LARGE, "minutes between checkpoints (null: at epoch ends only)"),
     )
     Section("logging", "logging", config_descriptor=config).params(

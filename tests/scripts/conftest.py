@@ -7,7 +7,19 @@ import subprocess
 import pytest
 import torch
 
-from tests.support.nonsense import AGAINST, FORMATS, GPU, IMAGENET, MODES, PROFILE, SERIAL, SOAK, TRANSFORMERS, WRITE
+from tests.support.nonsense import (
+    AGAINST,
+    CEILING,
+    FORMATS,
+    GPU,
+    IMAGENET,
+    MODES,
+    PROFILE,
+    SERIAL,
+    SOAK,
+    TRANSFORMERS,
+    WRITE,
+)
 from tests.support.scripts import options
 
 
@@ -57,6 +69,7 @@ def _base(script: str, place, betons, photo_folder) -> dict:
         },
         AGAINST: {"bench.photos": photo_folder / "val", "bench.out": place / "work/a.json"},
         FORMATS: {"bench.photos": photo_folder / "val", "bench.out": place / "work/a.json"},
+        CEILING: {"bench.datasets": betons["val"], "bench.out": place / "work/a.json"},
         MODES: {"bench.photos": photo_folder, "bench.out": place / "work/a.json"},
         GPU: {"bench.out": place / "work/a.json", "bench.device": "cpu", "bench.parts": "loaders"},
         SERIAL: {"bench.out": place / "work/a.json", "bench.rounds": 1, "bench.seconds": 0},

@@ -119,9 +119,11 @@ def test_the_options_of_the_generated_photos(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
-@pytest.mark.parametrize("argv", [[], ["x"], ["{}"], ["[]"], ['{"loader": "beton", "task": {"x": 1}, "seconds": 1}']])
-def test_the_word_of_measure(argv):
-    assert not wrong([("runtime/profiling/measure.py", argv, ["runtime.profiling.measure"])])
+@pytest.mark.parametrize(("argv", "word"), [
+    ([], "wants one loader"), (["beton", "x"], "wants one loader"), (["betn"], "did you mean 'beton'"),
+])  # fmt: skip
+def test_the_word_of_measure(argv, word):
+    assert not wrong([("runtime/profiling/measure.py", argv, [word])])
 
 
 @pytest.mark.parametrize("argv, environment", [

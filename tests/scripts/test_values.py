@@ -23,6 +23,7 @@ ROLES = {
     "data.val_stages": "stages",
     "training.optimizer": "name",
     "training.resume": "checkpoint",
+    "training.trace": "out file",
     "distillation.teacher": "model",
     "distillation.teacher_weights": "weights",
     "logging.folder": "out folder",
@@ -30,6 +31,8 @@ ROLES = {
     "dist.address": "address",
     "cfg.dataset": "name",
     "cfg.data_dir": "photos",
+    "cfg.classes": "classes",
+    "cfg.part": "part",
     "cfg.write_path": "out file",
     "profile.protocol": "name",
     "profile.loaders": "name",
@@ -37,6 +40,9 @@ ROLES = {
     "profile.dataset": "beton",
     "profile.val_photos": "photos",
     "profile.val_dataset": "beton",
+    "profile.encodings": "name",
+    "profile.cache": "out folder",
+    "profile.workers_sweep": "name",
     "profile.stages": "stages",
     "profile.trainer": "trainer",
     "profile.config": "recipe",
@@ -47,6 +53,7 @@ ROLES = {
     "bench.out": "out file",
     "bench.work": "out folder",
     "bench.only": "name",
+    "bench.datasets": "beton",
     "bench.parts": "name",
     "bench.tests": "any",
     "logging.sinks": "sinks",
@@ -63,6 +70,7 @@ WITH = {
     "profile.val_photos": {"profile.protocol": "train", "profile.loaders": "torch"},
     "profile.val_dataset": {"profile.protocol": "train"},
     "profile.photos": {"profile.loaders": "torch"},
+    "profile.cache": {"profile.loaders": "torch", "profile.encodings": "resized"},
     "profile.trainer": {"profile.protocol": "train"},
     "profile.config": {"profile.protocol": "train"},
 }
@@ -74,7 +82,7 @@ STAGES = [
     "rrc(True)", "rrc(None)", "rrc(1e400)", "rrc(16385)", "rrc(1000000000000000000)", f"rrc({'9' * 5000})",
     "rrc(32, scale=2)", "rrc(32, scale=(0, 1))", "rrc(32, nonsense=1)", "rrc(32, scale=(0.5, 0.1))",
     "rrc(32, ratio=(1, inf))", "rrc(32, interpolation='nearest')", "rrc(32).flip", "rrc[32]", "rrc(32)|flip(2)",
-    "rrc(32)|flip('a')", "rrc(32)|flip([])", "rrc(32)|normalize(1)", "rrc(32); flip", "lambda: 1",
+    "rrc(32)|flip('a')", "rrc(32)|flip([])", "rrc(32)|normalize((1, 2))", "rrc(32); flip", "lambda: 1",
     "rrc(32)|translate(-1)", "rrc(32)|cutout(33)", "rrc(32)|cutout(1, 256)", "rrc(32)|cutout(1, (1, 2))",
     "src(32, fill='red')",
     "rrc(32)|randaugment('nonsense')", "rrc(32)|randaugment(1)", "rrc(32)|jitter(-1, 0, 0)", "rrc(32)|blur('x')",
@@ -91,6 +99,24 @@ def nonsense(role: str, place, betons, photo_folder) -> list:
     if role == "name":
         names = ["nonsense", "", " ", "..", "../beton", ".beton", "__init__", "beton,", "Beton", "ffcv_stock", "a\nb"]
         return [*names, "a.b.c", "a..b", "beton.py", "os.path", LONG]
+    if role == "part":
+        return [
+            "nonsense",
+            " ",
+            "3",
+            "0/8",
+            "9/8",
+            "1/0",
+            "-1/8",
+            "1/2/3",
+            "1.5/2",
+            "a/b",
+            "½/2",
+            f"1/{9 * 10**6}",
+            LONG,
+        ]
+    if role == "classes":
+        return ["nonsense", " ", ",", "missing/names.txt", place / "zeros.pt", place, LONG]
     if role == "sinks":
         return ["nonsense", " ", "tensorboard,nonsense", "Tensorboard", "wandb.x", LONG]
     if role == "model":

@@ -1,11 +1,8 @@
 """Values that are good one by one and not together, or not with these data, this model, this machine."""
 
-import json
 import shutil
 import socket
-import subprocess
 from contextlib import nullcontext
-from types import SimpleNamespace
 
 import huggingface_hub.constants
 import numpy as np
@@ -56,7 +53,9 @@ TOGETHER = [
     (TRANSFORMERS, {"mesa__weight": 1}, ["training.ema"]),
     (TRANSFORMERS, {"training__mixup": 1, "training__batch_size": 31}, ["batch_size=31", "even"]),
     (TRANSFORMERS, {"training__accumulate": 60, "training__batch_size": 121}, ["too few"]),
-    (PROFILE, {"profile__protocol": "load,nonsense"}, ["nonsense", "load or train"]),
+    (PROFILE, {"profile__protocol": "load,nonsense"}, ["nonsense", "train or cached"]),
+    (PROFILE, {"profile__encodings": "original,resized", "profile__dataset": None}, ["profile.dataset"]),
+    (PROFILE, {"profile__workers_sweep": "1,0"}, ["1,0", "whole numbers"]),
     (PROFILE, {"profile__loaders": "torch", "profile__photos": None}, ["nothing to measure", "profile.photos"]),
     (PROFILE, {"profile__protocol": "train", "profile__val_dataset": None}, ["profile.val_dataset"]),
     (PROFILE, {"profile__protocol": "train", "profile__trainer": "train_transformers.py",
@@ -185,14 +184,6 @@ def test_a_schedule_that_never_comes_down_is_reported(command, place, capsys):
     assert "lr.warmup_epochs=1 does not end before training.epochs=1" in out
     assert np.allclose([cyclic_lr(e, 1.0, 4, 2) for e in (0, 1, 2)], [1e-4, 0.250075, 0.50005])
     assert cyclic_lr(2, 1.0, 2, 2) == 1.0
-
-
-def test_what_a_loader_s_process_says_is_the_error(command, monkeypatch, betons):
-    said = json.dumps({"error": "there is no GPU; buy one"})
-    monkeypatch.setattr(subprocess, "run", lambda *_, **__: SimpleNamespace(returncode=0, stdout=said))
-    end = here(PROFILE, *command(PROFILE))
-    assert end.returncode == 2
-    assert end.stderr.splitlines() == ["error: loader 'beton': there is no GPU; buy one"]
 
 
 def test_the_commands_that_look_into_a_beton(place, betons, photo_folder):

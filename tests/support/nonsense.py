@@ -14,8 +14,9 @@ from tests.support.scripts import ROOT
 IMAGENET, TRANSFORMERS, WRITE, PROFILE = (
     "train_imagenet.py", "train_transformers.py", "write_dataset.py", "profile_loaders.py",
 )  # fmt: skip
-AGAINST, FORMATS, GPU, MODES, SERIAL, SOAK = (
-    f"benchmarks/{name}.py" for name in ("against_ffcv", "block_formats", "gpu", "storage_modes", "serial_cost", "soak")
+AGAINST, CEILING, FORMATS, GPU, MODES, SERIAL, SOAK = (
+    f"benchmarks/{name}.py"
+    for name in ("against_ffcv", "ceiling", "block_formats", "gpu", "storage_modes", "serial_cost", "soak")
 )
 LONG = "x" * 10_000
 _NO_NUMBERS = [

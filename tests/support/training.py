@@ -56,7 +56,10 @@ VIT = RESNET | {
 }
 for _key in [key for key in VIT if key.startswith("resolution.")] + ["training.use_blurpool", "lr.lr_peak_epoch"]:
     del VIT[_key]
-_TIMES = ("timestamp", "relative_time", "train_time", "wait_time", "first_batch_time", "images_per_second", "val_time")
+_TIMES = (
+    *("timestamp", "relative_time", "train_time", "wait_time", "first_batch_time", "images_per_second", "val_time"),
+    *("transfer_time", "compute_time", "optimizer_time", "compile_time", "other_time", "epoch_time", "idle_cores"),
+)
 
 
 class Run(Forked):

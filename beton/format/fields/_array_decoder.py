@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from beton.errors import DamagedSample, UserError
+from beton.errors import UserError
 from beton.format.fields._array import Numbers, check_bools
 from beton.format.fields.base import Decoder
 from beton.format.fields.tensor import as_tensor
@@ -65,7 +65,7 @@ class FixedDecoder(Decoder):
             check_bools(target)
         except ValueError as error:
             sample = samples[(rows > 1).any(axis=1).argmax()]
-            raise DamagedSample(self._mapped.path, int(sample), self._column.name, str(error)) from None
+            raise self._mapped.damaged(int(sample), self._column.name, str(error)) from None
 
     def to_batch(self, rows: torch.Tensor) -> torch.Tensor:
         """The rows, of the field's dtype."""
@@ -88,7 +88,7 @@ class ObjectDecoder(Decoder):
             try:
                 array = field.array_of(self._column.records[sample], self._mapped.payload(self._column, sample))
             except ValueError as error:
-                raise DamagedSample(self._mapped.path, sample, self._column.name, str(error)) from None
+                raise self._mapped.damaged(sample, self._column.name, str(error)) from None
             target[row] = as_tensor(array, field.dtype) if field.torch_has else array
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from beton.errors import DamagedSample, UserError
+from beton.errors import UserError
 from beton.format.fields._pixels import cut
 from beton.format.fields.base import Decoder
 from beton.stages.base import Crop, Normalize, Pixels, colour_of
@@ -70,7 +70,7 @@ class ArrayImageDecoder(Decoder):
             if not array.size:
                 raise ValueError("it has no pixels")
         except ValueError as error:
-            raise DamagedSample(self._mapped.path, sample, self._column.name, str(error)) from None
+            raise self._mapped.damaged(sample, self._column.name, str(error)) from None
         pixels = array.reshape(*array.shape[:2], self.channels)
         sides = tuple(np.array([side]) for side in pixels.shape[:2])
         if self._like:

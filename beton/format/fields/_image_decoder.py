@@ -14,7 +14,8 @@ from beton.format.fields._image_output import Output
 from beton.format.fields._share import Share
 from beton.format.fields.base import Decoder
 from beton.format.modes import by_code
-from beton.kernels import CODES, DECODE_WHOLE, MOST_VIEWS, close_scratch, crop_all, open_scratch
+from beton.kernels import CODES, DECODE_WHOLE, MOST_VIEWS, close_scratch, crop_all, open_scratch, times
+from beton.loading.times import spending
 from beton.rng import further_keys
 from beton.stages.base import Float
 from beton.stages.like import Like
@@ -25,10 +26,15 @@ _VIEW_DRAW = 1 << 21  # the keys of views are draws of none of the stages
 
 @dataclass
 class _Worker:
-    """What one thread needs for itself: memory that the kernels use again, and room for some images of each output."""
+    """What one thread needs for itself: memory that the kernels use again, and room for some images of each output.
+
+    `kernels` (nanoseconds) and `spent` (seconds by part) are where its time went, if it is counted.
+    """
 
     scratch: int
     rooms: list[np.ndarray | None]
+    kernels: np.ndarray | None = None
+    spent: dict[str, float] | None = None
 
 
 class ImageDecoder(Decoder):
@@ -52,7 +58,16 @@ class ImageDecoder(Decoder):
 
     def open_worker(self, rows: int) -> _Worker:
         """Memory of a thread."""
-        return _Worker(open_scratch(), [output.room(rows) for output in self._outputs])
+        worker = _Worker(open_scratch(), [output.room(rows) for output in self._outputs])
+        if self.timed:
+            worker.kernels, worker.spent = times(worker.scratch), {"decode": 0.0, "augment": 0.0}
+        return worker
+
+    def spent(self, worker: _Worker) -> dict[str, float]:
+        """Reading, decoding, resizing (the kernels) and augmenting (the stages that they do not know)."""
+        read, decode, resize = (worker.kernels * 1e-9).tolist()
+        whole = worker.spent
+        return {"read": read, "decode": decode + whole["decode"], "resize": resize, "augment": whole["augment"]}
 
     def close_worker(self, worker: _Worker) -> None:
         """Free it."""
@@ -77,9 +92,10 @@ class ImageDecoder(Decoder):
         for number, (output, target, room) in enumerate(zip(self._outputs, targets, worker.rooms, strict=True)):
             places[:, number] = self._places(output, samples, own_keys[number])
             images.append(target if output.in_place else room[: len(samples)])
-        self._crop(worker.scratch, samples, places, images)
-        for output, cropped, keys_of_it, target in zip(self._outputs, images, own_keys, targets, strict=True):
-            output.finish(cropped, keys_of_it, target)
+        self._crop(worker, samples, places, images)
+        with spending(worker.spent, "augment"):
+            for output, cropped, keys_of_it, target in zip(self._outputs, images, own_keys, targets, strict=True):
+                output.finish(cropped, keys_of_it, target)
 
     def _places(self, output: Output, samples: np.ndarray, keys: np.ndarray) -> np.ndarray:
         sides = tuple(side[samples] for side in self._sides)
@@ -87,36 +103,37 @@ class ImageDecoder(Decoder):
             return self._like.places(output.plan.places, samples, keys, sides)
         return output.plan.places(*sides, keys)
 
-    def _crop(self, scratch: int, samples: np.ndarray, places: np.ndarray, images: list[np.ndarray]) -> None:
+    def _crop(self, worker: _Worker, samples: np.ndarray, places: np.ndarray, images: list[np.ndarray]) -> None:
         """Crop the photos `samples` (int64, n) into images (n x H x W x 3 of each output)."""
         file, records, sizes, start = self._mapped.bytes, self._column.records, self._column.sizes, 0
         while start < len(samples):
             rest = slice(start, None)
             views = self._views(images, rest)
-            code, n = crop_all(scratch, file, records, sizes, samples[rest], places[rest], views)
+            code, n = crop_all(worker.scratch, file, records, sizes, samples[rest], places[rest], views)
             if code == 0:
                 return
             row = start + n
             if code != DECODE_WHOLE:
                 raise self._mapped.damaged(int(samples[row]), self._column.name, CODES[code])
             one = slice(row, row + 1)
-            self._crop_whole(scratch, int(samples[row]), places[one], self._views(images, one))
+            self._crop_whole(worker, int(samples[row]), places[one], self._views(images, one))
             start = row + 1
 
     def _views(self, images: list[np.ndarray], rows: slice) -> list:
         return [output.view(cropped[rows]) for output, cropped in zip(self._outputs, images, strict=True)]
 
-    def _crop_whole(self, scratch: int, sample: int, places: np.ndarray, views: list) -> None:
+    def _crop_whole(self, worker: _Worker, sample: int, places: np.ndarray, views: list) -> None:
         """Crop a photo that the kernels cannot decode: it is decoded by its mode, and cropped as raw pixels."""
         record = self._column.records[sample : sample + 1].copy()
         mode, height, width = by_code()[int(record["mode"][0])], int(record["height"][0]), int(record["width"][0])
         payload = self._mapped.payload(self._column, sample)
         try:
-            pixels = np.ascontiguousarray(mode.decode(payload, height, width)).reshape(-1)
+            with spending(worker.spent, "decode"):
+                pixels = np.ascontiguousarray(mode.decode(payload, height, width)).reshape(-1)
         except ValueError as error:
             raise self._mapped.damaged(sample, self._column.name, str(error)) from None
         record["mode"], record["data_ptr"] = _RAW, 0
-        crop_all(scratch, pixels, record, np.array([pixels.size]), np.zeros(1, np.int64), places, views)
+        crop_all(worker.scratch, pixels, record, np.array([pixels.size]), np.zeros(1, np.int64), places, views)
 
     def to_batch(self, rows: torch.Tensor) -> torch.Tensor:
         """Images as N x 3 x H x W."""

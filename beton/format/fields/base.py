@@ -171,6 +171,7 @@ class Decoder:
     dtype: np.dtype
     on_device: Any = None
     companion: Decoder | None = None
+    timed: bool = False  # whether spent() is asked; set before open_worker()
     columns: tuple[str, ...] | None = None
 
     @cached_property
@@ -191,6 +192,10 @@ class Decoder:
         Raises DamagedSample.
         """
         raise NotImplementedError
+
+    def spent(self, worker: Any) -> dict[str, float]:
+        """Seconds that a worker has spent, by parts of beton.loading.times; without what is not told apart."""
+        return {}
 
     def to_batch(self, *rows: torch.Tensor | list) -> Any:
         """Rows of each buffer as the batch shows them: a tensor (a view of it), or the list of rows that are objects.

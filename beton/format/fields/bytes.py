@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from beton.errors import DamagedSample, UserError
+from beton.errors import UserError
 from beton.format.fields.base import Decoder, Encoded, Field
 
 
@@ -78,7 +78,7 @@ class BytesDecoder(Decoder):
             try:
                 target[row] = field.of_bytes(self._mapped.payload(self._column, sample).tobytes())
             except ValueError as error:
-                raise DamagedSample(self._mapped.path, sample, self._column.name, str(error)) from None
+                raise self._mapped.damaged(sample, self._column.name, str(error)) from None
 
 
 FIELD = Bytes

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from beton.errors import DamagedSample, UserError
+from beton.errors import UserError
 from beton.format.fields.base import Decoder, Encoded, Field
 from beton.kernels.jit import jit
 
@@ -185,7 +185,7 @@ class MaskDecoder(Decoder):
                 payload = self._mapped.payload(self._column, sample)
                 mask = self._field.value(self._column.records[sample], payload)
             except ValueError as error:
-                raise DamagedSample(self._mapped.path, sample, self._column.name, str(error)) from None
+                raise self._mapped.damaged(sample, self._column.name, str(error)) from None
             _choose(mask, *places, self._fill, target[n])
 
 

@@ -107,7 +107,9 @@ def test_merged_parts_are_the_single_file(parts, whole, tmp_path):
     assert "part" not in again
     for key in set(once) - {"identity", "seconds", "parameters"}:
         assert again[key] == once[key], key
-    assert again["parameters"].items() >= {**HOW, "seed": 2}.items()
+    assert again["parameters"].items() >= HOW.items()
+    with pytest.raises(UserError, match="a.beton exists already"):
+        main(["merge", str(tmp_path / "a.beton"), parts])
 
 
 def test_split_parts_are_those_that_were_written(parts, whole, tmp_path):
@@ -250,6 +252,7 @@ def test_the_part_is_that_of_a_launcher(numbered, tmp_path, monkeypatch, env, pa
 
 
 def test_wrong_parts_are_errors_of_one_line(numbered, tmp_path, monkeypatch):
+    assert_user_error(write_cli("/", numbered["folder"], part="1/2"), "/ is a folder")
     for part in ("0/8", "9/8", "8", "a/b", "1/-2"):
         assert_user_error(write_cli(tmp_path / "a.beton", numbered["folder"], part=part), f"cfg.part={part} is not")
     assert_user_error(write_cli(tmp_path / "a.beton", numbered["folder"], part="46/46"), "45 samples are too few")

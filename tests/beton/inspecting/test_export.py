@@ -87,6 +87,8 @@ def test_what_cannot_be_exported_is_an_error_and_leaves_nothing(passed, photo_fo
         main(["export", str(passed), str(tmp_path / "out"), "--format=zip"])
     with pytest.raises(UserError, match="'--format' needs a value"):
         main(["export", str(passed), str(tmp_path / "out"), "--format"])
+    with pytest.raises(UserError, match=r"'merge' takes OUT FILE ..., not 1 words; write python -m beton merge OUT"):
+        main(["merge", str(passed)])
     assert files_in(tmp_path) == ["bad.beton", "bad.beton.json"]
 
 

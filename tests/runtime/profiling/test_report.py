@@ -10,49 +10,11 @@ import pytest
 from PIL import Image
 
 from beton.errors import UserError
-from runtime.profiling import report, runs
-from runtime.training import formats
+from runtime.profiling import report, runs, schema
+from tests.support.reports import line, row, seconds, write, write_run
 
 PLOTS = ("runtime_per_epoch", "accuracy_per_epoch", "loss_per_epoch")
 HOSTILE = "<script>alert('&\"')</script>|$\\frac$ [a](javascript:b)\nnext\x1b[31m"
-
-
-def line(epoch, seconds, top_1=None, **more):
-    """A log line of 1000 images, 10 % of its time spent waiting."""
-    made = {"epoch": epoch, "res": 64, "lr": 0.1, "train_loss": 3.0 - epoch / 4, "train_time": seconds}
-    made |= {"wait_time": seconds / 10, "images": 1000, "images_per_second": 1000 / seconds, "loader": "beton"}
-    made |= {"top_1": top_1, "val_loss": None if top_1 is None else 2.5 - top_1, "val_time": 1.0}
-    return made | more
-
-
-def write_run(folder, lines, tail="", **more):
-    folder.mkdir()
-    made = {"format": formats.RUN_FOLDER, "params": {"data.workers": 4}, "origin": {}, "versions": {"torch": "2"}}
-    made |= {"machine": {"cpus": 8}} | more
-    (folder / "params.json").write_text(json.dumps(made))
-    text = "".join(each if isinstance(each, str) else json.dumps(each) + "\n" for each in lines)
-    (folder / "log.jsonl").write_text(text + tail)
-    return folder
-
-
-def row(loader, speed, protocol="load", **more):
-    made = {"loader": loader, "protocol": protocol, "cpu_seconds_per_image": 0.00125}
-    made["images_per_second"] = {"median": speed, "min": speed - 50, "max": speed + 50, "n": 5}
-    made |= {"first_batch_seconds": 1.5, "peak_memory_bytes": 250_000_000, "wait_share": 0.5, "top_1": None}
-    return made | {"seconds_per_epoch": None} | more
-
-
-def seconds(median):
-    return {"median": median, "min": median - 0.5, "max": median + 0.5, "n": 3}
-
-
-def write(out, rows, runs=None, **more):
-    given = {"machine": {"cpu": "fast", "versions": {"torch": "2.9"}}, "stages": "rrc(176)|flip"}
-    given |= {
-        "settings": {"images": 1000, "workers": 4, "leaves_out": ["Other machines."]},
-        "title": "Loaders",
-    }
-    return report.write_report(out, rows=rows, runs=runs or {}, **(given | more))
 
 
 def cells(markdown, loader):
@@ -159,21 +121,24 @@ def test_report_of_runs_has_every_file_and_the_right_numbers(tmp_path, two_runs)
     out = tmp_path / "out"
     assert write(out, rows, {"beton": two_runs, "other": two_runs[:1]}) == out / "report.html"
 
-    names = ["report.json", "report.md", "report.html"]
-    names += [f"{name}.{end}" for name in (*PLOTS, "images_per_second") for end in ("png", "svg")]
+    names = ["report.json", "report.md", "report.html", "rows.csv", "epochs.csv"]
+    drawn = (*PLOTS, "images_per_second", "seconds_per_epoch", "ratio")
+    names += [f"{name}.{end}" for name in drawn for end in ("png", "svg")]
     assert sorted(path.name for path in out.iterdir()) == sorted(names)
     made = json.loads((out / "report.json").read_text())
-    assert list(made) == ["title", "machine", "stages", "settings", "rows"]
+    assert list(made) == list(schema.KEYS) and schema.problems(made) == []
     assert [r["ratio_to_torch"] for r in made["rows"]] == [2.5, 1.0, 2.5, 1.0]
     assert "ratio_to_torch" not in torch  # the caller's rows stay as they are
 
     text = (out / "report.md").read_text()
-    assert cells(text, "beton | train") == [
-        *("beton", "train", "225 [100-500] n=4", "2.50", "-", "4.00", "-", "10.0"),
+    loading, training = text.split("## Measured by protocol load")[1], text.split("## Measured by protocol train")[1]
+    assert cells(training, "beton") == [
+        *("beton", "225 [100-500] n=4", "2.50", "-", "4.00", "-", "10.0"),
         *("4.50 [2.00-10.00] n=4", "55.00 [50.00-60.00] n=2"),
     ]
-    assert cells(text, "torch | train")[-1] == "50.00 n=1"
-    assert cells(text, "beton | load")[2:8] == ["1000 [950-1050] n=5", "2.50", "1.25", "1.50", "250", "50.0"]
+    assert cells(training, "torch")[-1] == "50.00 n=1"
+    # Columns without a value are left out: of protocol load the accuracy and the seconds per epoch
+    assert cells(loading, "beton") == ["beton", "1000 [950-1050] n=5", "2.50", "1.25", "1.50", "250", "50.0"]
     for part in ("    rrc(176)|flip", "| versions.torch | 2.9 |", "| workers | 4 |", "- Other machines."):
         assert part in text.splitlines()
     assert all(f"({name}.png)]({name}.svg)" in text for name in PLOTS)
@@ -199,7 +164,7 @@ def test_numbers_that_are_not_finite_do_not_stop_a_report(tmp_path):
     write(tmp_path / "out", [broken, row("torch", 400)], {"a": [run]})
     made = json.loads((tmp_path / "out/report.json").read_text(), parse_constant=pytest.fail)
     assert made["rows"][0]["images_per_second"]["median"] is None
-    assert cells((tmp_path / "out/report.md").read_text(), "broken")[2:4] == ["-", "-"]
+    assert cells((tmp_path / "out/report.md").read_text(), "broken")[1:3] == ["-", "-"]
 
 
 def test_report_without_runs_says_why_accuracy_is_missing(tmp_path, two_runs):
@@ -208,7 +173,7 @@ def test_report_without_runs_says_why_accuracy_is_missing(tmp_path, two_runs):
     assert (out / "accuracy_per_epoch.png").exists()
     write(out, [row("beton", 1000, seconds_per_epoch=seconds(1.0)), row("torch", 400)])
     kept = {path.stem for path in out.glob("*.png")}
-    assert kept == {"images_per_second", "runtime_per_epoch"}  # nothing stale from the report before
+    assert kept == {"images_per_second", "runtime_per_epoch", "ratio"}  # nothing stale from the report before
     for name in ("report.md", "report.html"):
         assert "accuracy and loss need protocol train" in (out / name).read_text()
     assert "Seconds per pass over 1,000 images" in (out / "report.md").read_text()
@@ -229,7 +194,7 @@ def test_runs_that_were_never_evaluated_have_no_accuracy_plot(tmp_path):
 def test_skipped_rows_are_listed_apart_with_the_reason(tmp_path):
     skipped = {"loader": "dali", "protocol": "load", "skipped": "needs nvidia-dali"}
     out = write(tmp_path, [row("torch", 400), skipped]).parent
-    table, after = (out / "report.md").read_text().split("## Machine")
+    table, after = (out / "report.md").read_text().split("## Settings")
     assert "dali" not in table
     assert "| dali | load | needs nvidia-dali |" in after
     assert "needs nvidia-dali" in (out / "report.html").read_text()
@@ -256,9 +221,10 @@ def test_hostile_names_are_text_everywhere(tmp_path, two_runs):
 
 def test_html_refers_to_nothing_outside_itself(tmp_path, two_runs):
     page = write(tmp_path, [row("beton", 1000), row("torch", 400)], {"beton": two_runs}).read_text()
-    assert not re.search(r"https?:|@import|<link|<script|url\(", page)
+    assert not re.search(r"https?:|@import|<script|url\(", page)
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
-    assert len(sources) == 4
+    assert sources.pop(0) == "data:,"  # the icon: none, which a browser would ask for otherwise
+    assert len(sources) == 5
     for source in sources:
         kind, data = source.split(",")
         assert kind == "data:image/svg+xml;base64"
@@ -276,7 +242,7 @@ def test_pictures_open_and_two_writes_give_the_same_bytes(tmp_path, two_runs):
         if path.suffix == ".png":
             with Image.open(io.BytesIO(content)) as image:
                 image.load()
-                assert image.width == 1080 and 300 < image.height < 1000
+                assert image.width == 840 and 300 < image.height < 1000
                 assert len(image.convert("L").histogram()) == 256 and image.convert("L").getextrema()[0] < 60
         if path.suffix == ".svg":
             assert b"<dc:date>" not in content
@@ -293,3 +259,51 @@ def test_a_report_that_cannot_be_written_is_a_user_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="name another folder"):
         write(tmp_path / "file", [row("torch", 400)])
+
+
+def test_what_spreads_by_more_than_15_percent_is_marked(tmp_path):
+    text = write(tmp_path, [row("torch", 400), row("steady", 1000)]).with_suffix(".md").read_text()
+    assert "Not to be relied on, as measurements differ by more than 15 %: torch (25 %)." in text
+
+
+def test_the_verdict_says_that_the_model_is_the_limit(tmp_path):
+    """19,132 images/s can be loaded, and 129 are trained."""
+    parts = {"compute_time": 7.0, "optimizer_time": 0.6, "transfer_time": 0.0, "compile_time": 0.0, "epoch_time": 9.0}
+    parts |= {"wait_time": 0.0, "first_batch_time": 0.05}
+    run = runs.load_run(write_run(tmp_path / "run", [line(e, 7.75, 0.5, **parts) for e in range(3)]))
+    rows = [row("beton", 19132), runs.row_from_runs("beton", [run])]
+    made = report.make_report(
+        machine={},
+        stages="",
+        settings={},
+        rows=rows,
+        runs={"beton": [run]},
+        title="",
+        parts={"beton alone": {"read": 1.0}},
+    )
+    assert made["verdict"]["headline"].startswith("beton: the model limits this run: 84 % of the epoch computing")
+    assert made["verdict"]["more"] == [
+        "beton alone loads 19132 images/s, and training takes 129: the model is the limit."
+    ]
+    assert made["breakdown"]["beton"]["forward and backward"] == 7.0 and made["loader_parts"] == {
+        "beton alone": {"read": 1.0}
+    }
+
+
+def test_a_loader_that_limits_gets_changes_that_are_computed(tmp_path):
+    parts = {"compute_time": 2.0, "optimizer_time": 0.5, "transfer_time": 0.0, "compile_time": 0.0, "epoch_time": 9.5}
+    parts |= {"wait_time": 6.0, "first_batch_time": 0.0, "val_time": 0.5, "idle_cores": 1.2}
+    run = write_run(tmp_path / "run", [line(e, 9.0, 0.5, loader="torch", **parts) for e in range(3)])
+    run = runs.load_run(run)
+    run["params"]["data.num_workers"] = 2
+    rows = [row("torch", 400), row("beton", 2000), runs.row_from_runs("torch", [run])]
+    found = report.make_report(machine={}, stages="", settings={}, rows=rows, runs={"torch": [run]}, title="")[
+        "verdict"
+    ]
+    assert found["headline"].startswith("torch: the loader limits this run: 63 % of the epoch waiting")
+    text = "torch alone loads 400 images/s, and training takes 111: the loader is the limit"
+    assert found["more"][0] == f"{text}, since it shares the cores with the model."
+    first, second, third = found["changes"]
+    assert first["text"].startswith("data.num_workers=3") and first["saves"] == pytest.approx(3.0)  # a third of 9 s
+    assert second["text"].startswith("evaluate at the end") and third["text"].startswith("data.loader=beton")
+    assert third["saves"] == pytest.approx(6.0)
