@@ -33,7 +33,8 @@ class Task:
     before (orders.py). `on_error`: what happens to a damaged sample (damage.py). `verify`: compare each sample
     with its checksum. `columns`: the fields that a batch has, in its order; None for all that the file has.
     `sampling`: which samples an epoch has, None for all (sampling.py). `timed`: count where the threads of the loader
-    spend their time (times.py).
+    spend their time (times.py). `with_indices`: a pipeline that can adds the numbers of its samples to a batch, as
+    `indices`.
     """
 
     dataset: str
@@ -54,6 +55,7 @@ class Task:
     columns: tuple[str, ...] | None = ("image", "label")
     sampling: Sampling | None = None
     timed: bool = False
+    with_indices: bool = False
 
     @property
     def float_dtype(self) -> Any:
