@@ -17,8 +17,9 @@ from runtime.launch import Rank
 
 @dataclass(frozen=True)
 class Predictions:
-    """Of N photos, in the data set's order: `samples` (int64, N; their numbers there), `outputs` (float32, N x C; of the
-    model, before softmax or sigmoid), `labels` (int64, N, or float32, N x C, where a photo may have several classes)."""
+    """Of N photos, in the data set's order: `samples` (int64, N; their numbers there), `outputs` of the model before
+    softmax or sigmoid (float32, N x C), `labels` (int64, N, or float32, N x C, where a photo may have several classes).
+    """
 
     samples: np.ndarray
     outputs: np.ndarray
