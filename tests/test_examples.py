@@ -12,7 +12,7 @@ import beton
 from tests.support.scripts import ROOT
 
 BATCHES = 5  # of 8 samples, of 45
-EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
+TRAINERS = ("accelerate_loop", "lightning_trainer", "timm_train", "transformers_trainer")
 SMALL = {"size": 32, "batch_size": 8, "epochs": 2, "every": 1}
 
 
@@ -121,6 +121,7 @@ def test_timm(seen, numbered, tmp_path, monkeypatch):
     check(seen, train, tmp_path / "whole", tmp_path / "broken")
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_short(path):
+@pytest.mark.parametrize("name", TRAINERS)
+def test_an_example_is_short(name):
+    path = ROOT / "docs" / "examples" / f"{name}.py"
     assert sum(bool(line.strip()) for line in path.read_text().splitlines()) <= 40
