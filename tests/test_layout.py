@@ -100,3 +100,12 @@ def test_no_file_names_a_folder_of_one_machine_or_a_registry():
             text = path.read_bytes().decode("utf-8", "replace")
             found += [f"{name}: {match[0]}" for p in FOREIGN for match in [re.search(p, text, re.I)] if match]
     assert not found
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what glibc is")
+def test_the_kernels_run_on_the_systems_that_torch_runs_on():
+    """glibc 2.28, as torch's wheels: std::shared_ptr alone would need 2.32 (tests/wheel.sh checks all of it)."""
+    from beton.kernels import library_path
+
+    needed = re.findall(rb"GLIBC_2\.(\d+)", open(library_path(), "rb").read())
+    assert needed and max(map(int, needed)) <= 28

@@ -49,12 +49,17 @@ struct WeightSpace {
     std::vector<uint8_t> picks;
 };
 
+// Weights that weights.cpp keeps.
+struct KeptWeights {
+    virtual ~KeptWeights() = default;
+};
+
 // Memory that is used again for each photo. One for each thread.
 struct Scratch {
     std::vector<uint8_t> bytes[4];  // jpeg.cpp, blocks_decode.cpp: the planes; [3]: what resize.cpp makes on the way
     WeightSpace weights[4];         // weights.cpp: of rows and columns, of brightness and colours
     std::vector<double> doubles;    // weights.cpp: what they are made from
-    std::vector<std::shared_ptr<void>> kept[4];  // weights.cpp: those of small photos
+    std::vector<std::unique_ptr<KeptWeights>> kept[4];  // weights.cpp: those of small photos
     std::unique_ptr<void, void (*)(void*)> tables{nullptr, nullptr};  // jpeg.cpp: Huffman tables and the like
     bool timed = false;               // kernels.cpp: whether the next are counted,
     int64_t nanoseconds[3] = {};      // spent on reading payloads, on decoding and on resizing

@@ -206,7 +206,7 @@ void work_out(const Question& asked, WeightSpace& space, std::vector<double>& do
 }
 
 // Weights that were worked out before.
-struct Kept {
+struct Kept : KeptWeights {
     Question asked;
     WeightSpace space;
     Weights made;
@@ -224,8 +224,8 @@ void make_weights(const Question& asked, Scratch& scratch, int place, Weights& m
     auto& all = scratch.kept[place];
     if (all.empty()) all.resize(2 * SMALL * SMALL);
     auto& own = all[(asked.axis.mirror * SMALL + start) * SMALL + length - 1];
-    if (!own) own = std::make_shared<Kept>();
-    Kept& kept = *(Kept*)own.get();
+    if (!own) own = std::make_unique<Kept>();
+    Kept& kept = static_cast<Kept&>(*own);
     if (!(kept.asked == asked)) {
         kept.asked = asked;
         work_out(asked, kept.space, scratch.doubles, kept.made);
