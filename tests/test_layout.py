@@ -8,6 +8,7 @@ import gc
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -107,5 +108,5 @@ def test_the_kernels_run_on_the_systems_that_torch_runs_on():
     """glibc 2.28, as torch's wheels: std::shared_ptr alone would need 2.32 (tests/wheel.sh checks all of it)."""
     from beton.kernels import library_path
 
-    needed = re.findall(rb"GLIBC_2\.(\d+)", open(library_path(), "rb").read())
+    needed = re.findall(rb"GLIBC_2\.(\d+)", Path(library_path()).read_bytes())
     assert needed and max(map(int, needed)) <= 28
