@@ -71,7 +71,7 @@ def train(settings, rank) -> None:
     """The training of one rank (runtime.launch.Rank), from the first epoch or a checkpoint to the final weights."""
     import torch
 
-    from runtime.training import engine, models, optim, resume, schedules
+    from runtime.training import engine, losses, models, optim, resume, schedules
     from runtime.training.data import Data
     from runtime.training.precision import Precision
     from runtime.training.run import parallel, run_recipe
@@ -91,7 +91,10 @@ def train(settings, rank) -> None:
     scaler = precision.scaler()
     start = resume.load_state(settings, rank, model, optimizer, scaler)
     network = parallel(model, training, rank)
-    loss = torch.nn.CrossEntropyLoss(label_smoothing=training.label_smoothing)
+    smoothing = training.label_smoothing
+    loss = torch.nn.CrossEntropyLoss(label_smoothing=smoothing)
+    if validation.multi_label:
+        loss = losses.MultiLabelLoss(smoothing)
 
     recipe = engine.Recipe(
         model=model,

@@ -133,14 +133,15 @@ def train(settings, rank) -> None:
     network = parallel(model, training, rank)
     average_model = average.module if average is not None else None
     teacher = losses.open_teacher(settings, classes, rank.device)
-    objective = losses.Objective(settings, classes, network, average_model, teacher, rank.rank)
+    several = validation.multi_label
+    objective = losses.Objective(settings, classes, network, average_model, teacher, rank.rank, several)
 
     recipe = engine.Recipe(
         model=model,
         network=network,
         optimizer=optimizer,
         objective=objective,
-        eval_loss=torch.nn.CrossEntropyLoss(),
+        eval_loss=losses.MultiLabelLoss() if several else torch.nn.CrossEntropyLoss(),
         lrs=lambda epoch, count: learning_rates(settings, rank, epoch, count),
         resolution=lambda epoch: settings.data.resolution,
         epochs=training.epochs + settings.lr.cooldown_epochs,

@@ -20,6 +20,7 @@ class Cached(Pipeline):
         name = "torch" if os.path.isdir(self.task.dataset) else "beton"
         with open_pipeline(name, dataclasses.replace(self.task)) as source:
             self.num_samples, self.classes = source.num_samples, source.classes
+            self.multi_label = source.multi_label
             self._samples, batches = source.samples(0, 0), source.batches(0)
             self._batch = next(batches)
             batches.close()

@@ -1,4 +1,7 @@
-"""The pages of docs/: their code runs, block by block from top to bottom, in a process and a folder of its own."""
+"""The pages of docs/: their code runs, block by block from top to bottom, in a process and a folder of its own.
+
+A block whose first line is `# folder/name.py` is that file.
+"""
 
 import re
 
@@ -6,12 +9,25 @@ import pytest
 
 from tests.support.scripts import ROOT, run_script
 
-PAGES = ["library.md", "transforms.md"]
+PAGES = ["library.md", "transforms.md", "extending.md", "from_dataloader.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_the_code_of_a_page_runs(page, tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / "docs" / page).read_text(), re.M | re.S)
-    assert blocks
-    done = run_script("-c", "\n".join(blocks), timeout=200, cwd=tmp_path, PYTHONPATH=str(ROOT))
+    code = []
+    for block in blocks:
+        if name := re.match(r"# (\w+/\w+\.py)\n", block):
+            (tmp_path / name[1]).parent.mkdir(exist_ok=True)
+            (tmp_path / name[1]).write_text(block)
+        else:
+            code.append(block)
+    assert code
+    done = run_script("-c", "\n".join(code), timeout=200, cwd=tmp_path, PYTHONPATH=str(ROOT))
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("page", [*PAGES, "trainers.md", "sources.md"])
+def test_links_lead_to_files(page):
+    for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / "docs" / page).read_text()):
+        assert link.startswith("http") or (ROOT / "docs" / link).exists(), link

@@ -2,7 +2,10 @@
 
 import re
 
+import torch
+
 from tests.support.scripts import ROOT, here
+from tests.support.wheel_user import run_readme
 
 CODE = ["beton", "pipelines", "runtime", "benchmarks", "tests", "rn_configs", "vit_configs"]
 
@@ -10,6 +13,13 @@ CODE = ["beton", "pipelines", "runtime", "benchmarks", "tests", "rn_configs", "v
 def test_tables_are_up_to_date():
     done = here("benchmarks/update_readme.py", "--check")
     assert done.returncode == 0, done.stderr
+
+
+def test_the_first_lines_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = run_readme()
+    assert names["images"].shape[1:] == (3, 224, 224) and names["labels"].dtype == torch.int64
+    assert len(names["file"]) == 300 and len(names["file"].labels) == 300
 
 
 def test_links_lead_to_files():

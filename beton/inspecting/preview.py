@@ -53,7 +53,7 @@ def _is_drawn(field: Array) -> bool:
     return field.stored_dtype.kind in "buif" and (len(field.shape) == 2 or (len(field.shape) == 3 and field.shape[2]))
 
 
-def _as_image(pixels: np.ndarray) -> Image.Image:
+def as_image(pixels: np.ndarray) -> Image.Image:
     """Pixels (uint8, H x W x 3), or an array of numbers: its first channels, from their least to their largest."""
     if pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3:
         return Image.fromarray(pixels)
@@ -80,7 +80,7 @@ def _tile(file: BetonFile, sample: int, name: str | None) -> Image.Image:
         if name is None:
             draw.text((4, 4), _lines(file, sample, payloads), "black", font)
         else:
-            photo = _as_image(file.value(sample, name, payloads[name]))
+            photo = as_image(file.value(sample, name, payloads[name]))
             photo.thumbnail((_TILE - 4, _TILE - 4))
             tile.paste(photo, ((_TILE - photo.width) // 2, (_TILE - photo.height) // 2))
     except DamagedSample:

@@ -36,7 +36,8 @@ class Pipeline:
     whether it `verifies` checksums, and whether it `is_ceiling`: loads nothing, so that its speed means something only
     in training. It implements open() and read(), and release() if it holds something.
 
-    `num_samples` (of the whole data set), `classes` (names), `left_out` (damaged samples of the epoch so far, and why).
+    `num_samples` (of the whole data set), `classes` (names), `left_out` (damaged samples of the epoch so far, and why),
+    `multi_label`: labels are N x classes, floats of 0..1, and not N, int64.
     """
 
     needs: ClassVar[dict[str, str]] = {}
@@ -46,6 +47,7 @@ class Pipeline:
     worker_kind: ClassVar[str] = "threads"
     is_ceiling: ClassVar[bool] = False
     times: Times | None = None  # where its threads spend their time, if the task is `timed` and it can tell
+    multi_label: bool = False
 
     num_samples: int
     classes: list[str]

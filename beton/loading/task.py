@@ -32,9 +32,10 @@ class Task:
     `repeats`: repeated augmentation, so many different views of a sample in an epoch that is as long as
     before (orders.py). `on_error`: what happens to a damaged sample (damage.py). `verify`: compare each sample
     with its checksum. `columns`: the fields that a batch has, in its order; None for all that the file has.
-    `sampling`: which samples an epoch has, None for all (sampling.py). `timed`: count where the threads of
-    the loader spend their time (times.py). `views`: several of each image by name,
-    (stages, how many), and `with_geometry` which part of its photo each image shows; of beton.Loader only.
+    `sampling`: which samples an epoch has, None for all (sampling.py). `timed`: count where the threads of the loader
+    spend their time (times.py). `views`: several of each image by name, (stages, how many), and `with_geometry` which
+    part of its photo each image shows; of beton.Loader only. `with_indices`: a pipeline that can adds the numbers of
+    its samples to a batch, as `indices`.
     """
 
     dataset: str
@@ -57,6 +58,7 @@ class Task:
     timed: bool = False
     views: Mapping[str, tuple[str, int]] | None = None
     with_geometry: bool = False
+    with_indices: bool = False
 
     @property
     def float_dtype(self) -> Any:

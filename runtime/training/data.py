@@ -63,6 +63,7 @@ class Data:
             timed=False,
             # A photo that counts twice would make the accuracy wrong; val_images says how many were counted
             on_error="skip" if self._task.on_error == "substitute" else self._task.on_error,
+            with_indices=bool(self._settings.logging.worst or self._settings.logging.predictions),
         )
         return open_pipeline(self._settings.data.loader, task)
 

@@ -20,7 +20,9 @@ from runtime.training.checkpoint_manager import CheckpointManager
 from runtime.training.clip import clip_gradients
 from runtime.training.clock import EpochClock, of_all_ranks
 from runtime.training.cpu_threads import CpuThreads
+from runtime.training.metrics import metrics_of
 from runtime.training.precision import Precision
+from runtime.training.predictions import Collector
 from runtime.training.tracer import Tracer
 
 # Batches between loss checks on a GPU; each check synchronises
@@ -212,13 +214,16 @@ def step(recipe: Recipe, lr: float) -> None:
         recipe.average.update(recipe.model)
 
 
-def evaluate_all(recipe: Recipe, validation: Pipeline, rank: Rank, flip: bool) -> dict:
-    """Results of `evaluate` for the model and, as ema_*, for the moving average of its weights."""
-    facts = evaluate(recipe.model, validation, recipe.eval_loss, recipe.precision, rank, flip, recipe.threads)
+def evaluate_all(
+    recipe: Recipe, validation: Pipeline, rank: Rank, flip: bool, collector: Collector | None = None
+) -> dict:
+    """Results of `evaluate` for the model and, as ema_*, for the moving average of its weights; `collector` gets the
+    outputs of the model."""
+    given = (validation, recipe.eval_loss, recipe.precision, rank, flip, recipe.threads)
+    facts = evaluate(recipe.model, *given, collector)
     if recipe.average is not None and recipe.evaluate_average:
-        model = recipe.average.module
-        average = evaluate(model, validation, recipe.eval_loss, recipe.precision, rank, flip, recipe.threads)
-        facts |= {f"ema_{name}": average[name] for name in ("val_loss", "top_1", "top_5")}
+        average = evaluate(recipe.average.module, *given)
+        facts |= {f"ema_{name}": value for name, value in average.items() if name not in ("val_images", "val_time")}
         facts["val_time"] += average["val_time"]
     return facts
 
@@ -232,41 +237,44 @@ def evaluate(
     rank: Rank,
     flip: bool,
     threads: CpuThreads | None = None,
+    collector: Collector | None = None,
 ) -> dict:
-    """Validation loss and accuracies (fractions); every photo of every rank counts once.
+    """Validation loss and metrics (runtime/training/metrics.py); every photo of every rank counts once.
 
     `model` is the plain one: DistributedDataParallel would synchronise, and hang on unequal shares.
     `flip`: test-time augmentation: the mean of the outputs for the image and its mirror image, of which the loss is
-    computed too. Returns val_loss, top_1, top_5, val_images and val_time (seconds).
+    computed too. `collector` gets the outputs. Returns val_loss, the metrics, val_images and val_time (seconds).
     """
     started = time.perf_counter()
     model.eval()
     if rank.world_size > 1:
         for buffer in model.buffers():
             dist.broadcast(buffer, 0)
-    most = min(5, len(validation.classes))
-    # Loss, first and first five answers that are right. On the device: to read them waits for it
-    sums = torch.zeros(3, dtype=torch.float64, device=rank.device)
+    metrics = metrics_of(validation, rank)
+    total = torch.zeros(1, dtype=torch.float64, device=rank.device)  # of the loss; to read it waits for the device
     images = rows = 0
-    for photos, labels in validation.batches(epoch=0):
+    for number, batch in enumerate(validation.batches(epoch=0)):
+        photos, labels = batch[:2]
         rows = max(rows, len(labels))
         with precision.autocast():
             outputs = _outputs(model, photos, rows)
             if flip:
                 outputs = (outputs + _outputs(model, photos.flip(3), rows)) / 2
             loss = loss_function(outputs, labels)
-        right = outputs.float().topk(most).indices == labels[:, None]
-        sums += torch.stack([loss.double() * len(labels), right[:, 0].sum().double(), right.sum().double()])
+        metrics.update(outputs, labels)
+        if collector is not None:
+            collector.add(batch, number, outputs)
+        total += loss.double() * len(labels)
         images += len(labels)
         if threads is not None:
             threads.step_ended()
-    sums = torch.cat([sums, torch.full_like(sums[:1], images)])
+    total = torch.cat([total, torch.full_like(total, images)])
     if rank.world_size > 1:
-        dist.all_reduce(sums)
-    loss, top_1, top_5, images = sums.tolist()
+        dist.all_reduce(total)
+    loss, images = total.tolist()
     if not images:
         raise UserError("there is no photo to validate with: all are damaged", "write the dataset again")
-    facts = {"val_loss": loss / images, "top_1": top_1 / images, "top_5": top_5 / images, "val_images": int(images)}
+    facts = {"val_loss": loss / images, **metrics.compute(int(images)), "val_images": int(images)}
     return facts | {"val_time": time.perf_counter() - started}
 
 

@@ -10,6 +10,7 @@ from timm.data import Mixup
 from torch import nn
 from torch.nn import functional as F
 
+from beton.errors import UserError
 from runtime.training import checkpoint, models
 from runtime.training.models import input_size
 
@@ -26,6 +27,24 @@ def label_loss(name: str, smoothing: float, mixed: bool, threshold: float | None
     if mixed:
         return timm.loss.SoftTargetCrossEntropy()
     return nn.CrossEntropyLoss(label_smoothing=smoothing)
+
+
+class MultiLabelLoss(nn.Module):
+    """The mean of the binary cross entropies of outputs and targets, both N x C, targets 0..1.
+
+    `smoothing` s makes a target y into y (1 - s) + s / 2: label smoothing of two outcomes, as nn.CrossEntropyLoss
+    defines it. Targets above `threshold` are 1 first, the others 0.
+    """
+
+    def __init__(self, smoothing: float = 0.0, threshold: float | None = None):
+        super().__init__()
+        self.smoothing, self.threshold = smoothing, threshold
+
+    def forward(self, outputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """A number."""
+        targets = targets.to(outputs.dtype) if self.threshold is None else (targets > self.threshold).to(outputs.dtype)
+        targets = targets * (1 - self.smoothing) + self.smoothing / 2
+        return F.binary_cross_entropy_with_logits(outputs, targets)
 
 
 def distillation_loss(mode: str, student: torch.Tensor, teacher: torch.Tensor, temperature: float) -> torch.Tensor:
@@ -65,14 +84,30 @@ def open_teacher(settings, classes: int, device: torch.device) -> nn.Module | No
     return teacher.to(device, memory_format=torch.channels_last)
 
 
+def _check_multi_label(settings) -> None:
+    """Raise UserError for a recipe that asks for one class a photo."""
+    what = "the labels are a number for each class, and {} is for photos of one class"
+    if settings.training.loss != "bce":
+        raise UserError(what.format("training.loss=ce"), "set training.loss=bce")
+    if settings.distillation.mode != "none":
+        raise UserError(what.format("distillation"), "set distillation.mode=none")
+    if settings.mesa.weight > 0:
+        raise UserError(what.format("MESA"), "set mesa.weight=0")
+
+
 class Objective:
     """The loss of a transformer recipe for a batch, called inside autocast.
 
     `network` is trained, `average` the moving average of its weights (or None), `teacher` a frozen model (or None).
+    `multi_label`: labels are N x C, of 0..1.
     """
 
-    def __init__(self, settings, classes: int, network: nn.Module, average: nn.Module | None, teacher, rank: int):
+    def __init__(
+        self, settings, classes: int, network: nn.Module, average: nn.Module | None, teacher, rank: int,
+        multi_label: bool = False,
+    ):  # fmt: skip
         training = settings.training
+        self._multi_label = multi_label
         self._settings, self._network, self._average, self._teacher = settings, network, average, teacher
         self._mixup = None
         if training.mixup > 0 or training.cutmix > 0:
@@ -80,9 +115,14 @@ class Objective:
                 training.mixup, training.cutmix, prob=training.mix_probability, switch_prob=training.mix_switch,
                 label_smoothing=0.0 if training.loss == "bce" else training.label_smoothing, num_classes=classes,
             )  # fmt: skip
-        self._label_loss = label_loss(
-            training.loss, training.label_smoothing, self._mixup is not None, training.bce_target_threshold
-        )
+        if multi_label:
+            _check_multi_label(settings)
+            smoothing = 0.0 if self._mixup is not None else training.label_smoothing
+            self._label_loss = MultiLabelLoss(smoothing, training.bce_target_threshold)
+        else:
+            self._label_loss = label_loss(
+                training.loss, training.label_smoothing, self._mixup is not None, training.bce_target_threshold
+            )
         self._rank, self._epoch, self._step = rank, 0, 0
 
     def start_epoch(self, epoch: int, batch: int = 0) -> None:
@@ -96,7 +136,12 @@ class Objective:
         # timm's Mixup draws from NumPy's global generator
         np.random.seed([self._settings.training.seed, self._epoch, self._step, self._rank])
         self._step += 1
-        return self._mixup(images, labels)
+        if not self._multi_label:
+            return self._mixup(images, labels)
+        # Each photo as a class of its own: the mixed one-hot rows say how much of which photos is in each row
+        self._mixup.num_classes = len(labels)
+        images, shares = self._mixup(images, torch.arange(len(labels), device=labels.device))
+        return images, shares.to(labels.dtype) @ labels
 
     def _mesa_is_active(self) -> bool:
         mesa = self._settings.mesa

@@ -20,7 +20,9 @@ from runtime.training.checkpoint import Position
 from runtime.training.checkpoint_manager import CheckpointManager
 from runtime.training.cpu_threads import CpuThreads
 from runtime.training.data import Data
+from runtime.training.mistakes import Outcome
 from runtime.training.models import input_size
+from runtime.training.predictions import Collector
 from runtime.training.resume import Start
 from runtime.training.run_folder import RunFolder
 from runtime.training.tracer import Tracer
@@ -52,15 +54,16 @@ def run_recipe(recipe: engine.Recipe, settings, rank: Rank, data: Data, validati
     if not settings.training.eval_only and start.position.epoch < recipe.epochs:
         training = data.training(recipe.resolution(start.position.epoch))
         check_classes(settings.data.train_dataset, training.classes, settings.data.val_dataset, validation.classes)
+        if training.multi_label != validation.multi_label:
+            what = "one of data.train_dataset and data.val_dataset has a number for each class as label, the other not"
+            raise UserError(what, "give data sets of the same kind")
     if start.classes is not None:
         data_set = settings.data.val_dataset if settings.training.eval_only else settings.data.train_dataset
         check_classes("the weights", start.classes, data_set, validation.classes)
     if settings.training.eval_only:
         if start.classes is None and rank.first:
             print(f"=> the weights name no classes: those of {settings.data.val_dataset} are taken, in their order")
-        stats = engine.evaluate_all(recipe, validation, rank, bool(settings.validation.lr_tta))
-        if rank.first:
-            print("=> " + " ".join(f"{name}={value:.6g}" for name, value in stats.items()))
+        _evaluate_only(recipe, settings, rank, validation)
         return
     folder = _open_folder(settings, rank, start)
     if rank.first:
@@ -75,6 +78,20 @@ def run_recipe(recipe: engine.Recipe, settings, rank: Rank, data: Data, validati
         torch.manual_seed(settings.training.seed + rank.rank)  # or all ranks would drop out the same
     checkpoint.set_generators(start.generators)
     _fit(recipe, settings, rank, data, validation, folder, start.position)
+
+
+def _evaluate_only(recipe: engine.Recipe, settings, rank: Rank, validation: Pipeline) -> None:
+    """Print the metrics; where logging.worst or logging.predictions ask for files, they get a run folder."""
+    outcome = Outcome(settings, rank, validation)
+    stats = engine.evaluate_all(recipe, validation, rank, bool(settings.validation.lr_tta), outcome.collector)
+    if rank.first:
+        print("=> " + " ".join(f"{name}={value:.6g}" for name, value in stats.items()))
+    if outcome.collector is not None:
+        folder = RunFolder(None)
+        if rank.first:
+            folder = RunFolder.create(settings.logging.folder, settings.logging.name, settings)
+            publish(folder.path / "evaluation.json", json.dumps(stats, indent=1) + "\n")
+        outcome.write(folder.path)
 
 
 def _fit(recipe, settings, rank: Rank, data: Data, validation: Pipeline, folder: RunFolder, start: Position) -> None:
@@ -96,7 +113,9 @@ def _fit(recipe, settings, rank: Rank, data: Data, validation: Pipeline, folder:
             ended = time.perf_counter()
             for epoch in range(start.epoch, recipe.epochs):
                 position, began = start if epoch == start.epoch else Position(epoch), ended
-                line = _run_epoch(recipe, settings, rank, data, validation, manager, position)
+                outcome = Outcome(settings, rank, validation, epoch == recipe.epochs - 1)
+                line = _run_epoch(recipe, settings, rank, data, validation, manager, position, outcome.collector)
+                outcome.write(folder.path)
                 # With the checkpoint of the epoch before, and with what was trained before an interruption
                 ended = time.perf_counter()
                 trained = ((position.sums or {}).get("times") or {}).get("train_time", 0.0)
@@ -123,8 +142,9 @@ def _tracer(settings, rank: Rank) -> Tracer | None:
 
 
 def _run_epoch(
-    recipe, settings, rank: Rank, data: Data, validation: Pipeline, manager: CheckpointManager, start: Position
-) -> dict:
+    recipe, settings, rank: Rank, data: Data, validation: Pipeline, manager: CheckpointManager, start: Position,
+    collector: Collector | None = None,
+) -> dict:  # fmt: skip
     """Train an epoch, or the rest of it, and evaluate; returns the line for the log."""
     epoch = start.epoch
     res = recipe.resolution(epoch)
@@ -143,19 +163,18 @@ def _run_epoch(
     line = engine.train_epoch(recipe, sums, settings.logging.log_level > 1, manager)
     manager.training_ended(sums.position())
     if settings.logging.log_level > 0 or epoch == recipe.epochs - 1:
-        line |= engine.evaluate_all(recipe, validation, rank, bool(settings.validation.lr_tta))
+        line |= engine.evaluate_all(recipe, validation, rank, bool(settings.validation.lr_tta), collector)
     if rank.device.type == "cuda":  # of this rank; the others' are much the same
         line["gpu_memory_bytes"] = torch.cuda.max_memory_allocated(rank.device)
     return {"epoch": epoch, "res": res, "loader": settings.data.loader, "precision": recipe.precision.name, **line}
 
 
 def _keep_best(recipe, line: dict, folder: RunFolder, manager: CheckpointManager, classes: list[str]) -> None:
-    """Log an epoch; save its weights, and apart from them their moving average, where none had a better top_1."""
+    """Log an epoch; save its weights, and apart from them their moving average, where none had a better metric."""
     best = folder.best(line)
     folder.log(line | ({"best": best} if best else {}))
-    models = {"top_1": ("", recipe.model), "ema_top_1": ("ema_", recipe.average and recipe.average.module)}
     for name in best:
-        prefix, model = models[name]
+        prefix, model = ("ema_", recipe.average.module) if name.startswith("ema_") else ("", recipe.model)
         path = folder.path / f"best_{prefix}weights.pt"
         manager.writer.start(_write_weights, _weights(model), path, classes)
 

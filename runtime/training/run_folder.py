@@ -15,10 +15,10 @@ from runtime.training.checkpoint import Position
 from runtime.training.sinks import Sink
 
 _PRINTED = (
-    *("epoch", "res", "train_loss", "val_loss", "top_1", "top_5"),
+    *("epoch", "res", "train_loss", "val_loss", "top_1", "top_5", "mean_ap"),
     *("train_time", "wait_time", "images_per_second", "val_time", "gpu_memory_bytes", "left_out", "best"),
 )
-_OF_BEST = ("top_1", "ema_top_1")
+_OF_BEST = ("top_1", "ema_top_1", "mean_ap", "ema_mean_ap")
 
 
 class RunFolder:
@@ -82,7 +82,7 @@ class RunFolder:
         return cls(folder, kept)
 
     def best(self, line: dict) -> list[str]:
-        """Which of the line's top_1 and ema_top_1 are higher than all before it, which is kept in mind."""
+        """Which of the line's metrics in _OF_BEST are higher than all before it, which is kept in mind."""
         if self.path is None:
             return []
         better = [name for name in _OF_BEST if name in line and line[name] > self._best.get(name, -1.0)]

@@ -95,8 +95,12 @@ def add_running(config: Config) -> None:
         checkpoint_minutes=Param(LARGE, "minutes between checkpoints (null: at epoch ends only)"),
     )
     Section("logging", "logging", config_descriptor=config).params(
-        folder=Param(PATH, "each run makes its folder in here (not for training.eval_only)"),
+        folder=Param(PATH, "each run makes its folder in here (training.eval_only: only for worst and predictions)"),
         name=Param(PATH, "name of the run's folder; default: the time"),
+        worst=Param(
+            between(INT, 0, 1000), "at the end: sheet of so many photos, accuracy by class, confusion", default=0
+        ),
+        predictions=Param(BOOL, "at the end: predictions.npz, the outputs for every validation photo", default=0),
         log_level=Param(between(INT, 0, 2), "evaluate 0: at the end, 1: each epoch; 2: and show the loss", default=1),
         sinks=Param(STR, "who gets the log too, with commas: tensorboard, wandb", default=""),
     )
@@ -108,8 +112,14 @@ def add_running(config: Config) -> None:
 
 
 def check(settings) -> None:
-    """Raise UserError where a parameter is missing that training needs and evaluation does not."""
+    """Raise UserError where a parameter is missing that what is asked for needs."""
+    wanted, data = settings.logging.worst or settings.logging.predictions, settings.data
+    if wanted and data.loader != "beton" and data.on_error != "raise":
+        what = f"data.loader={data.loader} does not say which photos data.on_error={data.on_error} has left out"
+        raise UserError(what, "set data.loader=beton or data.on_error=raise, or logging.worst=0 and no predictions")
     if settings.training.eval_only:
+        if wanted and not settings.logging.folder:
+            raise UserError("logging.worst and logging.predictions need a folder", "give logging.folder")
         if settings.training.resume == "auto" and not settings.logging.folder:
             raise UserError("training.resume=auto needs the folder of the runs", "give logging.folder")
         return

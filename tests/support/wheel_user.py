@@ -1,8 +1,10 @@
 """What a user of the installed library does first; tests/wheel.sh runs it where nothing else is installed.
 
-Writes a .beton, reads it, and trains on it for ten steps. Only `beton` and what it depends on is imported.
+Runs the lines at the top of README.md; writes a .beton, reads it, and trains on it for ten steps. Only `beton` and what
+it depends on is imported.
 """
 
+import os
 import shutil
 import sys
 import tempfile
@@ -42,6 +44,15 @@ def train(path: Path, steps: int) -> list[float]:
     return losses[:steps]
 
 
+def run_readme() -> dict:
+    """Run the first block of README.md as it stands, in the current folder; returns the names that it made."""
+    readme = Path(__file__).parents[2] / "README.md"
+    code = readme.read_text().partition("```python\n")[2].partition("```")[0]
+    names = {"dataset": photos(300)}
+    exec(compile(code, str(readme), "exec"), names)
+    return names
+
+
 def main() -> None:
     """Ends with an exception where anything is not as it should be."""
     found = [name for name in COMPILERS if shutil.which(name)]
@@ -49,6 +60,10 @@ def main() -> None:
         raise SystemExit(f"there is {found[0]} on PATH: this shows nothing")
     started, dataset = time.monotonic(), photos(128)
     with tempfile.TemporaryDirectory() as folder:
+        os.chdir(folder)
+        names = run_readme()
+        if len(names["file"]) != 300 or names["images"].shape[1:] != (3, 224, 224) or names["epoch"] != 15:
+            raise SystemExit("the lines of README.md do something else than they say")
         for mode in ("raw", "jpg", "blocks"):
             path = Path(folder) / f"{mode}.beton"
             beton.write(dataset, path, workers=2, write_mode=mode, classes=["dark", "light"])
@@ -63,7 +78,7 @@ def main() -> None:
             if not losses[-1] < 0.8 * losses[0]:
                 raise SystemExit(f"{mode}: ten steps do not learn: {losses}")
     version = sys.version.split()[0]
-    print(f"Python {version}: written, read and trained on in {time.monotonic() - started:.1f} s")
+    print(f"Python {version}: README's lines run; written, read and trained on in {time.monotonic() - started:.1f} s")
 
 
 if __name__ == "__main__":
