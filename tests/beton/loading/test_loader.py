@@ -93,13 +93,13 @@ def test_numpys_generator_is_left_alone(numbered):
 
 def test_what_came_before_is_not_read(numbered, monkeypatch):
     loader = opened(numbered["beton"], batch_size=4)
-    read, run = [], loader._run
+    read, fill = [], loader._columns.fill
 
     def noted(workers, samples, *more):
         read.extend(samples)
-        run(workers, samples, *more)
+        fill(workers, samples, *more)
 
-    monkeypatch.setattr(loader, "_run", noted)
+    monkeypatch.setattr(loader._columns, "fill", noted)
     assert len(list(loader.batches(0, start=9))) == 2
     assert len(read) == 8
 

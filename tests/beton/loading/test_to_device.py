@@ -107,7 +107,9 @@ def test_memory_is_not_used_again_before_a_lagging_copy_is_over(numbered, monkey
 def test_a_pipeline_that_does_not_hold_its_memory_is_caught(numbered, monkeypatch):
     """A test of the test above."""
     hand_over = module._hand_over
-    monkeypatch.setattr(module, "_hand_over", lambda entry, task, held: hand_over(entry, task, module.deque(maxlen=0)))
+    monkeypatch.setattr(
+        module, "_hand_over", lambda entry, task, held, arrived: hand_over(entry, task, module.deque(maxlen=0), arrived)
+    )
     assert not arrived(numbered, monkeypatch, 0)
 
 
