@@ -3,6 +3,7 @@
 import difflib
 import importlib
 import importlib.util
+import os
 import pkgutil
 import sys
 from collections.abc import Collection
@@ -83,12 +84,12 @@ class Plugins:
 def load_file(path: str | Path) -> Any:
     """Import a Python file that registers something, such as stages with `@beton.stage`; once. Raises UserError where
     there is none; what goes wrong in the file is raised as it is."""
-    path = Path(path).resolve()
+    path = Path(os.path.abspath(path))
     name = path.stem
     known = sys.modules.get(name)
     if known is not None and getattr(known, "__file__", None) == str(path):
         return known
-    if not path.is_file() or path.suffix != ".py":
+    if not os.path.isfile(path) or path.suffix != ".py":
         raise UserError(f"there is no Python file {path}", "give the path of one, such as my_stages.py")
     if known is not None or not name.isidentifier():
         raise UserError(f"a module is called '{name}' already", f"give {path.name} another name")

@@ -9,6 +9,7 @@ import torch
 
 from tests.support.nonsense import (
     AGAINST,
+    CALLABLES,
     CEILING,
     FORMATS,
     GPU,
@@ -18,6 +19,7 @@ from tests.support.nonsense import (
     SERIAL,
     SOAK,
     TRANSFORMERS,
+    VIEWS,
     WRITE,
 )
 from tests.support.scripts import options
@@ -67,7 +69,9 @@ def _base(script: str, place, betons, photo_folder) -> dict:
             "profile.val_photos": photo_folder / "val", "profile.val_dataset": betons["val"],
             "profile.config": place / "file.yaml", "profile.out": place / "work",
         },
-        AGAINST: {"bench.photos": photo_folder / "val", "bench.out": place / "work/a.json"},
+        **dict.fromkeys(
+            (AGAINST, CALLABLES, VIEWS), {"bench.photos": photo_folder / "val", "bench.out": place / "work/a.json"}
+        ),
         FORMATS: {"bench.photos": photo_folder / "val", "bench.out": place / "work/a.json"},
         CEILING: {"bench.datasets": betons["val"], "bench.out": place / "work/a.json"},
         MODES: {"bench.photos": photo_folder, "bench.out": place / "work/a.json"},

@@ -54,6 +54,7 @@ ROLES = {
     "bench.work": "out folder",
     "bench.only": "name",
     "bench.datasets": "beton",
+    "data.plugins": "plugins",
     "bench.parts": "name",
     "bench.tests": "any",
     "logging.sinks": "sinks",
@@ -116,7 +117,9 @@ def nonsense(role: str, place, betons, photo_folder) -> list:
             LONG,
         ]
     if role == "classes":
-        return ["nonsense", " ", ",", "missing/names.txt", place / "zeros.pt", place, LONG]
+        return ["nonsense", " ", ",", "missing/names.txt", place, LONG]
+    if role == "plugins":
+        return [*nowhere, place, jpeg, place / "file.yaml", place / "zeros.pt", betons["train"], "/dev/null/x.py", "os"]
     if role == "sinks":
         return ["nonsense", " ", "tensorboard,nonsense", "Tensorboard", "wandb.x", LONG]
     if role == "model":

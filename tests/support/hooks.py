@@ -83,7 +83,7 @@ def never_ending_validation_of_one_rank(folder):
     from runtime.training import engine
 
     forked_ranks(folder)
-    engine.evaluate_all = lambda recipe, validation, rank, flip: (
+    engine.evaluate_all = lambda recipe, validation, rank, *_: (
         _say_and_wait(folder) if rank.first else {"val_loss": 0.0, "top_1": 0.0, "top_5": 0.0}
     )
 

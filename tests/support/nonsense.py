@@ -14,9 +14,12 @@ from tests.support.scripts import ROOT
 IMAGENET, TRANSFORMERS, WRITE, PROFILE = (
     "train_imagenet.py", "train_transformers.py", "write_dataset.py", "profile_loaders.py",
 )  # fmt: skip
-AGAINST, CEILING, FORMATS, GPU, MODES, SERIAL, SOAK = (
+AGAINST, CALLABLES, CEILING, FORMATS, GPU, MODES, SERIAL, SOAK, VIEWS = (
     f"benchmarks/{name}.py"
-    for name in ("against_ffcv", "ceiling", "block_formats", "gpu", "storage_modes", "serial_cost", "soak")
+    for name in (
+        *("against_ffcv", "callables", "ceiling", "block_formats", "gpu", "storage_modes", "serial_cost", "soak"),
+        "views",
+    )
 )
 LONG = "x" * 10_000
 _NO_NUMBERS = [

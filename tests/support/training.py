@@ -59,6 +59,7 @@ for _key in [key for key in VIT if key.startswith("resolution.")] + ["training.u
 _TIMES = (
     *("timestamp", "relative_time", "train_time", "wait_time", "first_batch_time", "images_per_second", "val_time"),
     *("transfer_time", "compute_time", "optimizer_time", "compile_time", "other_time", "epoch_time", "idle_cores"),
+    *("images_per_second_of_all_ranks", "slowest_rank", "longest_wait_time"),
 )
 
 

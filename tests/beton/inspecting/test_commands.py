@@ -188,7 +188,7 @@ def test_info_without_a_card(copy):
 def test_preview_shows_the_photos_in_their_places(made, tmp_path, monkeypatch):
     done = look("preview", made, tmp_path / "sheet.png")
     assert (done.returncode, done.stderr) == (0, "")
-    assert "12 photos" in done.stdout
+    assert "12 samples" in done.stdout
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert sheet.shape == (2 * 146, 8 * 128, 3)
     sample = 9  # second row, second tile; it is 60 x 49 pixels or less

@@ -126,8 +126,8 @@ def test_generated_source_needs_no_folder(tmp_path):
 
 
 def test_unknown_source_is_answered_with_the_known_ones():
-    known = ["beton", "cifar", "generated", "huggingface", "imagefolder", "imagenet", "imagenet_tars", "torchvision"]
-    assert SOURCES.names() == [*known, "webdataset", "zip"]
+    known = ["beton", "cifar", "generated", "huggingface", "imagefolder", "imagenet", "imagenet_tars", "table"]
+    assert SOURCES.names() == [*known, "torchvision", "webdataset", "zip"]
     with pytest.raises(UserError, match="did you mean 'cifar'.*use one of beton, cifar.* defines SOURCE"):
         open_source("cfar", None, "train")
     with pytest.raises(UserError, match="^unknown source 'os'; use one of beton, cifar"):

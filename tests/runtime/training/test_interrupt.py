@@ -194,6 +194,8 @@ def test_the_first_loss_that_is_not_finite_is_reported_later(monkeypatch):
     monkeypatch.setattr(engine.EpochSums, "check", lambda self: None)
 
     class Loader(list):
+        times = None
+
         def samples(self, epoch, batch):
             return [epoch, batch]
 

@@ -238,7 +238,7 @@ def test_layer_decay_scales_the_rates():
 class Batches(list):
     """A pipeline of given batches."""
 
-    classes, num_samples, left_out = [str(c) for c in range(10)], 12, {}
+    classes, num_samples, left_out, times = [str(c) for c in range(10)], 12, {}, None
 
     def batches(self, epoch, start=0):
         return iter(self)

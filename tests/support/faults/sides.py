@@ -96,10 +96,12 @@ class Ours:
 
         data = {"train_dataset": str(path), "val_dataset": str(path), "num_workers": 1, "in_memory": 1}
         data |= {"loader": "beton", "on_error": "raise", "verify": 0, "val_stages": "center({res}, ratio={ratio})"}
+        data |= {"plugins": None, "timed": 0}
         settings = SimpleNamespace(
             data=SimpleNamespace(**data),
             training=SimpleNamespace(batch_size=batch_size, seed=0, repeats=1),
             validation=SimpleNamespace(batch_size=batch_size, resolution=32, crop_ratio=1),
+            logging=SimpleNamespace(worst=0, predictions=0),
         )
         rank = SimpleNamespace(rank=0, world_size=1, device=torch.device("cpu"))
         return Data(settings, rank, SimpleNamespace(dtype=None)).validation()
