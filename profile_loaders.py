@@ -150,9 +150,9 @@ def main(argv: list[str]) -> None:
     from pipelines import get
     from runtime import machine
     from runtime.profiling import data, report
-    from runtime.profiling.plan import measure_all
     from runtime.profiling.rounds import with_ceiling
     from runtime.profiling.runs import collect
+    from runtime.profiling.selection import measure_all
 
     out = Path(profile.out)
     if profile.runs:

@@ -41,7 +41,7 @@ from beton.sources import open_source
 from runtime import machine
 from runtime.config import FLOAT, INT, PATH, STR, between, parse, run
 from runtime.outputs import check_file, make_folder
-from runtime.profiling.rounds import ROOT, Measuring, measure_load
+from runtime.profiling.process import ROOT, Measuring, measure_load
 from runtime.profiling.runs import spread
 from runtime.training.sections import WORKERS
 

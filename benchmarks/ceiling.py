@@ -31,7 +31,7 @@ from beton.stages.parse import parse as parse_stages
 from runtime import machine
 from runtime.config import FLOAT, INT, PATH, PATHS, between, parse, run
 from runtime.outputs import check_file
-from runtime.profiling.rounds import Measuring
+from runtime.profiling.process import Measuring
 from runtime.profiling.runs import spread
 from runtime.training.sections import WORKERS
 

@@ -33,7 +33,7 @@ from beton.sources import open_source
 from runtime import machine
 from runtime.config import FLOAT, INT, PATH, STR, between, one_of, parse, run
 from runtime.outputs import check_file, make_folder
-from runtime.profiling.rounds import ROOT
+from runtime.profiling.process import ROOT
 from runtime.profiling.runs import load_run, spread
 from runtime.training.sections import BATCH, EPOCHS, WORKERS
 

@@ -29,7 +29,7 @@ from beton.sources import open_source
 from runtime import machine
 from runtime.config import INT, PATH, between, parse, read_files, run
 from runtime.outputs import check_file, make_folder
-from runtime.profiling.rounds import ROOT
+from runtime.profiling.process import ROOT
 from runtime.training.sections import EPOCHS
 
 _MODES = ("jpg", "raw", "blocks")

@@ -9,7 +9,6 @@ class Beton(Loader):
     """beton.Loader for a task."""
 
     def __init__(self, task):
-        self._with_indices = task.with_indices
         Pipeline.__init__(self, task)
 
     def open(self) -> None:

@@ -117,7 +117,7 @@ def crop(
 
 class View:
     """What crop_all makes of each photo: `images` (n x H x W x 3), uint8, or float32, times and plus `scale_shift`
-    (float32, 6). `colours` (int64, 2): of beton.stages.plan.Plan."""
+    (float32, 6). `colours`: the two numbers of beton.stages.plan.Plan."""
 
     def __init__(self, images: np.ndarray, colours: tuple[int, int] = (-1, 0), scale_shift: np.ndarray | None = None):
         self.kept = images, scale_shift  # their addresses are used

@@ -1,5 +1,5 @@
-// A resize that shrinks no column, in less time than passes.h takes and with the same bits: 16 numbers come from 16 bytes that
-// one instruction picks, so that nothing is transposed, and what is between the passes stays float32.
+// A resize that shrinks no column, in less time than passes.h takes and with the same bits: 16 numbers come from 16 bytes
+// that one instruction picks, so that nothing is transposed, and what is between the passes stays float32.
 //
 // Only passes.h includes this.
 #pragma once

@@ -1,13 +1,12 @@
 // A part of a decoded photo -> one image of the batch: resized, converted to RGB, mirrored, normalised.
 //
 // Each pixel of the result is a weighted mean over columns of weighted means over rows, or the other way round, in
-// float32; bytes lie between the two, as in Pillow, and in its order. Here the weights are made, in passes.h they
-// are used.
+// float32; bytes lie between the two, as in Pillow, and in its order. The weights are made in
+// weights.cpp; passes.h and enlarge.h use them.
 //
 // Colour planes are not interpolated to the size of the brightness plane first: the weights of the colour samples are
 // those of the pixels, handed on through libjpeg's triangle filter ("fancy upsampling").
 #include <algorithm>
-#include <cmath>
 #include <cstring>
 
 #include "resize.h"

@@ -81,7 +81,7 @@ class Loader(Positioned):
 
     on_error = POLICIES
     verifies = True
-    _as_dict = _with_indices = False
+    _as_dict = False
     _after: Mapping[str, list] = MappingProxyType({})  # what is called with the batches of a column
 
     def __init__(
@@ -113,7 +113,7 @@ class Loader(Positioned):
         timed: bool = False,
         **field: str | list | None,
     ):
-        self._as_dict, self._with_indices = as_dict, with_indices
+        self._as_dict = as_dict
         sampling = None
         if not (indices is None and weights is None and order is None):
             sampling = Sampling(indices, weights, order)
@@ -124,7 +124,7 @@ class Loader(Positioned):
             Task(
                 text_of(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank,
                 world_size, str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns,
-                sampling, timed, views, with_geometry,
+                sampling, timed, views, with_geometry, with_indices,
             )
         )  # fmt: skip
 
@@ -140,8 +140,8 @@ class Loader(Positioned):
             self._columns = Columns(task.dataset, made, task.batch_size, self.on_gpu)
             self._columns.check_after(self._after)
             self._fields = file.columns
-        self._shown = [*self._columns.names, *["indices"] * self._with_indices]
-        if "indices" in self._columns.names and self._with_indices:
+        self._shown = [*self._columns.names, *["indices"] * task.with_indices]
+        if "indices" in self._columns.names and task.with_indices:
             raise UserError(f"{task.dataset} has a field 'indices' itself", "leave out `with_indices`")
         # A word of Python's, such as the view 'global', is the attribute `global_`
         self.Batch = namedtuple("Batch", [f"{n}_" if iskeyword(n) else n for n in self._shown], rename=True)
@@ -162,7 +162,7 @@ class Loader(Positioned):
 
     def finish(self) -> list[Any]:
         """What the decoders leave to the device."""
-        return self._columns.left(int(self._with_indices))
+        return self._columns.left(int(self.task.with_indices))
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple]:
         made = super()._batches(epoch, start)
@@ -173,7 +173,7 @@ class Loader(Positioned):
         return dict(zip(self._shown, columns, strict=True)) if self._as_dict else self.Batch._make(columns)
 
     def _options(self) -> dict[str, Any]:
-        return {"_as_dict": self._as_dict, "_with_indices": self._with_indices, "_after": self._after}
+        return {"_as_dict": self._as_dict, "_after": self._after}
 
     def statistics(self, name: str, samples: int | None = None) -> Statistics:
         """(mean, std) of each channel of the images of a field, as normalize takes them: for pixels scaled to 0..1 (of
@@ -293,7 +293,7 @@ class Loader(Positioned):
 
     def _hand_out(self, batch: Batch) -> tuple:
         shown, behind = self._columns.hand_out(batch.buffers, len(batch.samples))
-        if not self._with_indices:
+        if not self.task.with_indices:
             return shown + behind
         import torch
 

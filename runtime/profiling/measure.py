@@ -2,8 +2,8 @@
 
     python -m runtime.profiling.measure beton     # requests on stdin, answers on stdout: a line of JSON each
 
-runtime/profiling/rounds.py starts it and asks: `make` a data set, `check` a batch, `open`, `measure`. So the start, the
-imports and what a loader compiles are paid once, and told apart from its speed. Whatever else the loader prints goes to
+runtime/profiling/process.py starts it and asks: `make` a data set, `check` a batch, `open`, `measure`. So the start,
+the imports and what a loader compiles are paid once, and told apart from its speed. What else the loader prints goes to
 stderr. An answer of {"error": what, "to_do": text} is a UserError; after the last request the process ends.
 """
 

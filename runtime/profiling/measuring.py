@@ -12,7 +12,8 @@ import pipelines
 from beton.errors import UserError
 from beton.format.parts import paths_of
 from runtime.profiling.agreement import compare
-from runtime.profiling.rounds import Figures, Measuring
+from runtime.profiling.process import Measuring
+from runtime.profiling.rounds import Figures
 
 _STANDARD = "torch"  # Pillow's and torchvision's pixels: the reference
 _TIMES_THE_FIRST = 10  # an epoch that takes longer than so many times the first one does not end any more

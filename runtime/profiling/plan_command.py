@@ -83,9 +83,9 @@ def _rate(plan, folder: str) -> float | None:
     if not plan.config:
         return None
     # Only here, as it needs matplotlib and torch
-    from runtime.profiling.plan import trainer_path
     from runtime.profiling.rounds import measure_train
     from runtime.profiling.runs import load_run
+    from runtime.profiling.selection import trainer_path
 
     with tempfile.TemporaryDirectory(prefix="plan-") as out:
         given = {"data.train_dataset": folder, "data.val_dataset": folder, "data.num_workers": system.cores()}

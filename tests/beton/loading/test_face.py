@@ -6,24 +6,9 @@ import pytest
 import torch
 
 import beton
-from tests.support.loaders import within
 from tests.support.scripts import run_script
 
 STAGES = "center(24)"
-
-
-@pytest.fixture
-def opened(numbered):
-    """opened(**arguments): a loader of the numbered photos in batches of 8, closed at the end of the test."""
-    loaders = []
-
-    def open_one(path=numbered["beton"], batch_size=8, **arguments):
-        loaders.append(beton.Loader(path, batch_size, **({"image": STAGES, "workers": 2} | arguments)))
-        return loaders[-1]
-
-    yield open_one
-    for loader in loaders:
-        within(60, loader.close)
 
 
 def labels_of(batches) -> list[int]:

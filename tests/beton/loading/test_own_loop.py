@@ -12,24 +12,10 @@ from torch.utils.data import DistributedSampler, RandomSampler, WeightedRandomSa
 
 import beton
 from tests.support.betons import copied, damage
-from tests.support.loaders import put_batches, within
+from tests.support.loaders import put_batches
 
 STAGES = "rrc(24)|flip|normalize"
 COUNT = 45  # of numbered photos, whose labels are their numbers
-
-
-@pytest.fixture
-def opened(numbered):
-    """opened(**arguments): a loader of the numbered photos in batches of 8, closed at the end of the test."""
-    loaders = []
-
-    def open_one(path=numbered["beton"], batch_size=8, **arguments):
-        loaders.append(beton.Loader(path, batch_size, **({"image": STAGES, "workers": 2} | arguments)))
-        return loaders[-1]
-
-    yield open_one
-    for loader in loaders:
-        within(60, loader.close)
 
 
 def labels(batches) -> list[int]:

@@ -17,7 +17,8 @@ from runtime.config import read_files
 from runtime.outputs import make_folder
 from runtime.profiling.datasets import resized
 from runtime.profiling.measuring import Measurements
-from runtime.profiling.rounds import ROOT, Figures, Measuring, measure_rounds, measure_train
+from runtime.profiling.process import ROOT, Measuring
+from runtime.profiling.rounds import Figures, measure_rounds, measure_train
 
 _LOADED, _TRAINED = ("load", "feed"), ("train", "cached")
 _PROTOCOLS = (*_LOADED, *_TRAINED)
