@@ -58,7 +58,7 @@ ALWAYS_INLINE void write_rgb(const Writer& writer, int64_t y, const float* const
             if (at >= count) break;
             const Floats sum = sum_ring<TAPS, CLAMP>(rows, own, at);
             if (target.numbers && at + LANES <= count) {
-                store(target.numbers + to, sum * load(writer.scale[i]) + load(writer.shift[i]));
+                writer.store_numbers(target.numbers + to, sum * load(writer.scale[i]) + load(writer.shift[i]));
             } else {
                 Bytes bytes;
                 store_rounded((uint8_t*)&bytes, sum);

@@ -3,6 +3,10 @@
 #include <chrono>
 #include <cstring>
 
+#if defined(__SSE__)
+#include <xmmintrin.h>
+#endif
+
 #include "kernels.h"
 
 using namespace kernels;
@@ -108,6 +112,18 @@ bool clip(Crop& crop, Target& target, const int64_t* move, const int64_t* colour
     return true;
 }
 
+// Whether numbers can go past the caches: each vector must begin at a multiple of 64 bytes.
+bool can_stream(const Target& target, int64_t width) {
+    return target.numbers && uintptr_t(target.numbers) % 64 == 0 && 3 * width % 16 == 0 && 3 * target.row % 16 == 0;
+}
+
+// What went past the caches is seen by other threads after this.
+void finish_stores() {
+#if defined(__SSE__)
+    _mm_sfence();
+#endif
+}
+
 // What is made of each photo: images of height x width pixels one behind the other, as `pixels` or `numbers` (kernels.h).
 // `beyond` (0xRRGGBB): what a window shows beyond the edges (-1: it is mirrored there); `free`: what a move leaves.
 struct View {
@@ -124,14 +140,17 @@ struct Wanted {
 };
 
 // The image of a view of photo `n`; false where nothing of the photo is in it.
-bool prepare(const int64_t* place, const View& view, int64_t n, Wanted& wanted) {
+bool prepare(const int64_t* place, const View& view, int64_t n, bool large, Wanted& wanted) {
     const int64_t *window = place + 4, *move = place + 10, values = 3 * view.height * view.width;
     wanted.crop = {{place[0], place[1], place[2], place[3]}, window[0], window[1], window[2], window[3],
                    view.height, view.width, int(window[4]), place[9] != 0};
     wanted.target = {view.pixels ? view.pixels + n * values : nullptr, view.numbers ? view.numbers + n * values : nullptr,
-                     view.scale_shift, view.scale_shift + 3, view.width};
+                     view.scale_shift, view.scale_shift + 3, view.width, false};
     const int64_t colours[2] = {view.beyond, view.free};
-    return !(move[0] || move[1] || colours[0] >= 0) || clip(wanted.crop, wanted.target, move, colours);
+    const bool moves = move[0] || move[1] || colours[0] >= 0;
+    if (moves && !clip(wanted.crop, wanted.target, move, colours)) return false;
+    wanted.target.stream = large && can_stream(wanted.target, wanted.crop.width);
+    return true;
 }
 
 // The pixels of the photo that a crop is made of.
@@ -150,14 +169,14 @@ Rect around(const Rect& a, const Rect& b) {
 
 // All views of a photo, which is decoded once: as much of it, and as large, as all of them need.
 int crop_photo(const Payload& payload, int64_t mode, const int64_t* places, const View* views, int64_t count, int64_t n,
-               Scratch& scratch) {
+               bool large, Scratch& scratch) {
     const Decode decode = decoder_of(mode);
     if (!decode) return DECODE_WHOLE;
     Wanted wanted[MOST_VIEWS];
     Rect part{};
     int shrink = 0, number = 0;
     for (int64_t v = 0; v < count; v++) {
-        if (!prepare(places + 12 * v, views[v], n, wanted[number])) continue;
+        if (!prepare(places + 12 * v, views[v], n, large, wanted[number])) continue;
         const Crop& crop = wanted[number].crop;
         part = number ? around(part, part_of(crop)) : part_of(crop);
         shrink = number ? std::min(shrink, shrink_of(crop)) : shrink_of(crop);
@@ -203,6 +222,10 @@ EXPORTED int kernels_crop_all(void* scratch, const uint8_t* file, const uint8_t*
         std::memcpy(&value, records + samples[n] * layout[0] + layout[field], bytes);
         return value;
     };
+    // Of so many bytes nothing will be found in a core's cache again, and past it memory need not be loaded to be written
+    constexpr int64_t LARGE = 1 << 20;
+    int64_t made = 0;
+    for (int64_t v = 0; v < view_count; v++) made += count * views[v].height * views[v].width * 3 * int64_t(sizeof(float));
     for (int64_t n = 0; n < count; n++) {
         if (n + 1 < count) {
             const uint8_t* next = file + read(n + 1, 4, 8);
@@ -211,11 +234,13 @@ EXPORTED int kernels_crop_all(void* scratch, const uint8_t* file, const uint8_t*
         const Payload payload = {file + read(n, 4, 8), size_t(sizes[samples[n]]), int64_t(read(n, 3, 2)),
                                  int64_t(read(n, 2, 2))};
         const int code = crop_photo(payload, int64_t(read(n, 1, 1)), places + 12 * view_count * n, views, view_count, n,
-                                    *(Scratch*)scratch);
+                                    made >= LARGE, *(Scratch*)scratch);
         if (code != GOOD) {
+            finish_stores();
             *failed = n;
             return code;
         }
     }
+    finish_stores();
     return GOOD;
 }

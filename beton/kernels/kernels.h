@@ -99,12 +99,13 @@ struct Crop {
 };
 
 // Where the image goes: `pixels` (uint8) or `numbers` (float32, pixel * scale[c] + shift[c]), the other one null. Its rows
-// are `row` pixels apart.
+// are `row` pixels apart. `stream`: numbers go to memory past the caches (their address is a multiple of 64 bytes then).
 struct Target {
     uint8_t* pixels;
     float* numbers;
     const float *scale, *shift;  // three each
     int64_t row;
+    bool stream;
 };
 
 void resize(const Picture& picture, const Crop& crop, const Target& target, Scratch& scratch);

@@ -122,6 +122,9 @@ struct Writer {
         }
     }
 
+    // 16 numbers to a place of which the target says how
+    ALWAYS_INLINE void store_numbers(float* to, Floats made) const { target.stream ? stream(to, made) : store(to, made); }
+
     // 16 bytes -> the first `count` of them, as they are or as numbers, from place `at` of the target on
     ALWAYS_INLINE void put(int64_t at, const Bytes& bytes, int i, int64_t count) const {
         if (!target.numbers) {
@@ -129,7 +132,7 @@ struct Writer {
             return;
         }
         const Floats numbers = load_bytes((const uint8_t*)&bytes) * load(scale[i]) + load(shift[i]);
-        if (count == LANES) return store(target.numbers + at, numbers);
+        if (count == LANES) return store_numbers(target.numbers + at, numbers);
         float all[LANES];
         store(all, numbers);
         std::memcpy(target.numbers + at, all, count * sizeof(float));
@@ -143,7 +146,7 @@ struct Writer {
         int64_t x = 0;
         for (int i = 0; x + LANES <= 3 * width; x += LANES, i = i == 2 ? 0 : i + 1) {
             const Floats sum = rounded<true>(sum_of<TAPS>(source + x, step, weights, taps));
-            store(to + x, sum * load(scale[i]) + load(shift[i]));
+            store_numbers(to + x, sum * load(scale[i]) + load(shift[i]));
         }
         if (x == 3 * width) return;
         Bytes last;
@@ -174,8 +177,32 @@ struct Writer {
     }
 };
 
+// The same where rows are whole vectors of numbers: nothing but the pixels changes from one to the next.
+template <bool STREAM>
+ALWAYS_INLINE void copy_numbers(const Job& job, const Writer& writer) {
+    const Plane& plane = job.planes[0];
+    Floats scale[3], shift[3];
+    for (int i = 0; i < 3; i++) scale[i] = load(writer.scale[i]), shift[i] = load(writer.shift[i]);
+    for (int64_t y = 0; y < job.height; y++) {
+        const uint8_t* row = plane.pixels + y * plane.step;
+        float* to = writer.target.numbers + 3 * y * writer.target.row;
+        for (int64_t x = 0; x < job.width; x += LANES, to += 3 * LANES) {
+            const Bytes* pixels = (const Bytes*)(row + 3 * (job.mirror ? job.width - LANES - x : x));
+            Bytes mirrored[3];
+            if (job.mirror) mirror(pixels, mirrored), pixels = mirrored;
+            for (int i = 0; i < 3; i++) {
+                const Floats made = load_bytes((const uint8_t*)&pixels[i]) * scale[i] + shift[i];
+                STREAM ? stream(to + i * LANES, made) : store(to + i * LANES, made);
+            }
+        }
+    }
+}
+
 // A part of an RGB photo as it is, or mirrored. Rows are copied first where a vector would read beyond their ends.
 ALWAYS_INLINE void copy(const Job& job, const Writer& writer) {
+    if (writer.target.numbers && job.width % LANES == 0) {
+        return writer.target.stream ? copy_numbers<true>(job, writer) : copy_numbers<false>(job, writer);
+    }
     const Plane& plane = job.planes[0];
     uint8_t* copied = job.last[0] + 3 * LANES;
     for (int64_t y = 0; y < job.height; y++) {

@@ -26,6 +26,8 @@ ALWAYS_INLINE Floats load_bytes(const uint8_t* from) {
     return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)from)))};
 }
 ALWAYS_INLINE void store(float* to, Floats a) { _mm512_storeu_ps(to, a.v); }
+// Past the caches, to an address that is a multiple of 64
+ALWAYS_INLINE void stream(float* to, Floats a) { _mm512_stream_ps(to, a.v); }
 ALWAYS_INLINE Floats splat(float value) { return {_mm512_set1_ps(value)}; }
 ALWAYS_INLINE Floats operator+(Floats a, Floats b) { return {_mm512_add_ps(a.v, b.v)}; }
 ALWAYS_INLINE Floats operator*(Floats a, Floats b) { return {_mm512_mul_ps(a.v, b.v)}; }
@@ -58,6 +60,7 @@ ALWAYS_INLINE Floats load_bytes(const uint8_t* from) {
             _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i*)(from + 8))))};
 }
 ALWAYS_INLINE void store(float* to, Floats a) { _mm256_storeu_ps(to, a.v), _mm256_storeu_ps(to + 8, a.w); }
+ALWAYS_INLINE void stream(float* to, Floats a) { _mm256_stream_ps(to, a.v), _mm256_stream_ps(to + 8, a.w); }
 ALWAYS_INLINE Floats splat(float value) { return {_mm256_set1_ps(value), _mm256_set1_ps(value)}; }
 ALWAYS_INLINE Floats operator+(Floats a, Floats b) { return {_mm256_add_ps(a.v, b.v), _mm256_add_ps(a.w, b.w)}; }
 ALWAYS_INLINE Floats operator*(Floats a, Floats b) { return {_mm256_mul_ps(a.v, b.v), _mm256_mul_ps(a.w, b.w)}; }
@@ -99,6 +102,7 @@ ALWAYS_INLINE Floats load_bytes(const uint8_t* from) {
     return made;
 }
 ALWAYS_INLINE void store(float* to, Floats a) { std::memcpy(to, a.v, sizeof a.v); }
+ALWAYS_INLINE void stream(float* to, Floats a) { store(to, a); }
 ALWAYS_INLINE Floats splat(float value) {
     Floats made;
     for (int i = 0; i < LANES; i++) made.v[i] = value;

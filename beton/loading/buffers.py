@@ -13,6 +13,7 @@ import torch
 
 from beton.errors import UserError
 
+_LINE = 64  # bytes of a cache line
 _PORTABLE = 1  # cudaHostRegisterPortable: page-locked for every CUDA context
 
 
@@ -32,6 +33,16 @@ def _page_locked(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     return whole[: math.prod(shape) * dtype.itemsize].view(dtype).reshape(shape)
 
 
+def _aligned(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """An array that begins a cache line, as the kernels need it to write past the caches."""
+    if dtype.hasobject:
+        return np.empty(shape, dtype)
+    size = math.prod(shape) * dtype.itemsize
+    whole = np.empty(size + _LINE, np.uint8)
+    start = -whole.ctypes.data % _LINE
+    return whole[start : start + size].view(dtype).reshape(shape)
+
+
 class BufferPool:
     """Arrays of one shape and type, or of objects. `pinned`: in page-locked memory, for copies to a GPU."""
 
@@ -44,7 +55,7 @@ class BufferPool:
         if self._free:
             return self._free.pop()
         if not self._pinned or self._dtype.hasobject:
-            return np.empty(self._shape, self._dtype)
+            return _aligned(self._shape, self._dtype)
         return _page_locked(self._shape, self._dtype)
 
     def give_back(self, buffer: np.ndarray) -> None:

@@ -149,7 +149,8 @@ class Loader(Positioned):
         for decoder in self._columns.decoders:
             decoder.timed = task.timed
         self._pages = self._mapped.pages()
-        share = -(-task.batch_size // task.usable_workers)
+        # Two for each thread of what is in work at a time
+        share = -(-(_AHEAD + 1) * task.batch_size // (2 * task.usable_workers))
         self._chunk = max(_FEWEST, min(_CHUNK_NUMBERS // max(1, self._columns.numbers), share, _MOST))
 
     def release(self) -> None:
