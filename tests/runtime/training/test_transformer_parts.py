@@ -93,7 +93,7 @@ def batch(count=8):
 def test_bce_with_mixup_trains_towards_both_labels():
     torch.manual_seed(0)
     model = Recorder()
-    objective = losses.Objective(settings_for(), 10, model, None, None, rank=0)
+    objective = losses.Objective(settings_for(), 10, model, None, None)
     objective.start_epoch(0)
     images, labels = batch()
     loss = objective(images.clone(), labels)
@@ -115,7 +115,7 @@ def test_mixup_depends_on_seed_epoch_and_step_alone():
 
     def seen(epoch, steps, disturbed=False):
         model = Recorder()
-        objective = losses.Objective(settings_for(), 10, model, None, None, rank=0)
+        objective = losses.Objective(settings_for(), 10, model, None, None)
         objective.start_epoch(epoch)
         for _ in range(steps):
             if disturbed:
@@ -131,7 +131,7 @@ def test_mixup_depends_on_seed_epoch_and_step_alone():
 def test_mesa_begins_after_its_share_of_the_epochs():
     settings = settings_for(training__mixup=0.0, training__loss="ce", mesa__weight=0.1)
     average = Recorder()
-    objective = losses.Objective(settings, 10, Recorder(), average, None, rank=0)
+    objective = losses.Objective(settings, 10, Recorder(), average, None)
     for epoch, calls in ((0, 0), (25, 0), (26, 1), (99, 2)):
         objective.start_epoch(epoch)
         objective(*batch())
@@ -145,7 +145,7 @@ def test_distillation_weighs_labels_and_teacher():
     torch.manual_seed(0)
     model, teacher = Recorder(), Recorder()
     images, labels = batch()
-    loss = losses.Objective(settings, 10, model, None, teacher, rank=0)(images, labels)
+    loss = losses.Objective(settings, 10, model, None, teacher)(images, labels)
     z = model(images).detach().double().numpy()
     logs = np.log(softmax(z))
     smoothed = np.full((8, 10), 0.1 / 10)
