@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 AHEAD, LEAD = 3, 2
 # At most so many lanes, each of at least so many pages of the cache and of the file; any number of ranks that divides
 # the number of lanes reads the same batches
-_MOST_LANES, _PAGES_OF_CACHE, _PAGES_OF_FILE = 64, 16, 8
+_MOST_LANES, _PAGES_OF_CACHE, _PAGES_OF_FILE = 64, 8, 8
 # Pages that are mixed at a time for each photo of a batch, where no cache_gb is given: FFCV's 2 * batch_size
 _PER_PHOTO = 2
 # Photos of a page may be fewer than the mean

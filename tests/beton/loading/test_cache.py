@@ -123,7 +123,8 @@ def test_the_augmentations_are_the_same_on_any_number_of_ranks(ranks):
     assert images(1) == images(2) == images(4) and len(images(4)) == BATCH
 
 
-def test_parts_are_read_as_the_whole_within_the_memory(ranks, large, tmp_path):
+def test_parts_are_read_as_the_whole_within_the_memory(ranks, large, tmp_path, monkeypatch):
+    monkeypatch.setattr("beton.writing.writer.page_size", lambda payload: 64 << 10)
     split(str(large), 3, str(tmp_path))
     loaders = ranks(2, f"{tmp_path}/large-*.beton")
     found = steps(loaders)
