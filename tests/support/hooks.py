@@ -143,6 +143,23 @@ def forked_ranks(folder):
     mp.spawn = lambda *args, **kwargs: mp.start_processes(*args, **kwargs, start_method="fork")
 
 
+def recorded_losses(ranks, folder):
+    """Each rank writes the loss of each step; several are forked, on any number of cores."""
+    from runtime.training import engine
+
+    if ranks > 1:
+        forked_ranks(folder)
+        os.cpu_count = lambda: ranks
+    add = engine.EpochSums.add
+
+    def noted(self, loss, photos, lr):
+        add(self, loss, photos, lr)
+        with open(f"{folder}/losses-{self.rank.rank}", "a") as file:
+            file.write(f"{loss.item()!r}\n")
+
+    engine.EpochSums.add = noted
+
+
 def as_after_nohup(folder):
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
