@@ -145,15 +145,17 @@ def epoch(path: Path, arm: str, number: int, pool, bench) -> dict:
     samples = np.concatenate([of_rank["samples"] for of_rank in found])
     if not np.array_equal(np.sort(samples), np.arange(len(samples))):
         raise RuntimeError(f"{arm}: not each sample once")
-    pages = sum(of_rank["pages"] for of_rank in found)
-    if not given["in_memory"] and pages > found[0]["all_pages"] + bench.ranks * found[0]["lanes"]:
-        raise RuntimeError(f"{arm}: {pages} pages of {found[0]['all_pages']} are read")
+    pages, window = None, found[0].get("pages_and_lanes")
+    if window:
+        pages = sum(of_rank["pages"] for of_rank in found)
+        if pages > sum(window):
+            raise RuntimeError(f"{arm}: {pages} pages of {window[0]} are read")
     seconds = max(of_rank["ended"] for of_rank in found) - min(of_rank["began"] for of_rank in found)
     return {
         "images_per_second": len(samples) / seconds,
         "cpu_seconds_per_image": sum(of_rank["cpu"] for of_rank in found) / len(samples),
         "seconds_to_first_batch": max(of_rank["first"] for of_rank in found),
-        "pages_read": pages / found[0]["all_pages"],
+        "pages_read": pages and pages / window[0],
         "peak_resident_bytes": peak,
         "share_resident": peak / os.path.getsize(path),
     }
@@ -176,11 +178,11 @@ def _epoch_of_rank(path: str, rank: int, number: int, given: dict, bench) -> dic
             samples.append(batch.indices.numpy())
         samples, ended, cpu = np.concatenate(samples), time.monotonic(), time.process_time() - cpu
         facts = {"samples": samples, "began": began, "ended": ended, "cpu": cpu, "first": first}
-        pages = loader.pages()
-        if pages is not None:
-            lanes = loader.window.lanes if loader.window else 1
-            facts |= {"pages": len(np.unique(pages.of_sample[samples])), "all_pages": pages.count, "lanes": lanes}
-        return {"pages": 1, "all_pages": 1, "lanes": 1} | facts
+        if loader.window is not None:
+            pages = loader.pages()
+            facts["pages"] = len(np.unique(pages.of_sample[samples]))
+            facts["pages_and_lanes"] = pages.count, loader.window.lanes
+        return facts
 
 
 def prepare(path: Path, cold: bool) -> None:

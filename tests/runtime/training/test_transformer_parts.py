@@ -97,7 +97,9 @@ def test_bce_with_mixup_trains_towards_both_labels():
     objective.start_epoch(0)
     images, labels = batch()
     loss = objective(images.clone(), labels)
-    # One lambda for the batch, partners in reverse order: recover it from what the model has seen
+    # One lambda for the batch, partners half a batch apart: recover it from what the model has seen
+    order = torch.tensor([0, 1, 2, 3, 7, 6, 5, 4])
+    images, labels = images[order], labels[order]
     mixed, other = model.seen[0], images.flip(0)
     different = (images - other).abs() > 1e-3
     lam = ((mixed - other)[different] / (images - other)[different]).numpy()
@@ -108,6 +110,23 @@ def test_bce_with_mixup_trains_towards_both_labels():
     z = model(mixed).detach().double().numpy()
     expected = (np.log1p(np.exp(z)) - targets * z).mean()
     assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_mixup_of_ranks_is_that_of_the_whole_batch():
+    images, labels = batch(16)
+    losses_of = []
+    for ranks in (1, 2, 4, 8):
+        model = Recorder()
+        objective = losses.Objective(settings_for(training__cutmix=1.0), 10, model, None, None)
+        found = 0.0
+        for rank in range(ranks):
+            objective.start_epoch(2, 7)
+            found += objective(images[rank::ranks].clone(), labels[rank::ranks]).item() / ranks
+        seen = torch.cat(model.seen).flatten(1)
+        losses_of.append((found, sorted(seen.sum(1).tolist())))
+    for found, rows in losses_of[1:]:
+        assert found == pytest.approx(losses_of[0][0], rel=1e-5)
+        assert rows == pytest.approx(losses_of[0][1], rel=1e-4, abs=1e-4)
 
 
 def test_mixup_depends_on_seed_epoch_and_step_alone():
