@@ -5,10 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from benchmarks import cached_ranks, quasi_random
+from benchmarks import quasi_random
 from beton.errors import UserError
 from tests.support.betons import write_beton
+from tests.support.hooks import small_pages
 from tests.support.memory import drop, resident_pages
+from tests.support.scripts import forked, options
 
 
 def test_a_small_simulation_is_recorded(tmp_path, monkeypatch, capsys):
@@ -38,15 +40,15 @@ def test_payloads_lie_one_after_the_other_and_none_crosses_a_page():
     assert (np.diff(starts // (8 << 20)) <= 1).all()
 
 
-def test_ranks_of_the_speed_benchmark_read_each_sample_once(numbered, tmp_path, monkeypatch, capsys):
+def test_ranks_of_the_speed_benchmark_read_each_sample_once(numbered, tmp_path):
     """Of pages of 64 KB, as the file is small."""
     drop(path := write_beton(tmp_path / "a.beton", [np.zeros((200, 200, 3), np.uint8)]))
     if resident_pages(path).any():
         pytest.skip("this file system keeps its files in memory")
-    monkeypatch.setattr("beton.writing.writer.page_size", lambda payload: 64 << 10)
     given = {"photos": numbered["folder"], "work": tmp_path, "out": tmp_path / "a.json", "gb": 0.012}
     given |= {"ranks": 2, "rounds": 1, "batch_size": 2}
-    cached_ranks.main([f"--bench.{name}={value}" for name, value in given.items()])
+    done = forked("benchmarks/cached_ranks.py", *options({f"bench.{n}": v for n, v in given.items()}), hook=small_pages)
+    assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "a.json").read_text())
     rows = {row["arm"]: row for row in found["rows"]}
     assert list(rows) == ["random", "quasi_random", "quasi_random_cold"]

@@ -69,6 +69,13 @@ def small_memory(more: int = 150 << 20) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size + more,) * 2)
 
 
+def small_pages() -> None:
+    """Betons of pages of 64 KB, so that a small one has many."""
+    from beton.writing import writer
+
+    writer.page_size = lambda largest: 64 << 10
+
+
 # Of a training run
 
 
