@@ -77,6 +77,7 @@ def train(settings, rank) -> None:
     from runtime.training.run import parallel, run_recipe
 
     training = settings.training
+    sections.share_batch(settings, rank.world_size)
     torch.manual_seed(training.seed)
     torch.backends.cudnn.benchmark = True
     precision = Precision.choose(training.precision, rank.device)

@@ -92,8 +92,6 @@ def main(argv: list[str]) -> None:
     training = settings.training
     if settings.mesa.weight > 0 and training.ema is None:
         raise UserError("MESA needs a moving average of the weights", "set training.ema")
-    if (training.mixup > 0 or training.cutmix > 0) and training.batch_size % 2:
-        raise UserError(f"Mixup pairs photos, and training.batch_size={training.batch_size} is odd", "make it even")
     if settings.lr.warmup_epochs >= training.epochs:
         what = f"lr.warmup_epochs={settings.lr.warmup_epochs} does not end before training.epochs={training.epochs}"
         print(f"=> {what}: the rate only rises")
@@ -113,6 +111,9 @@ def train(settings, rank) -> None:
     from runtime.training.run import parallel, run_recipe
 
     training = settings.training
+    sections.share_batch(settings, rank.world_size)
+    if (training.mixup > 0 or training.cutmix > 0) and training.batch_size % 2:
+        raise UserError(f"Mixup pairs photos, and training.batch_size={training.batch_size} is odd", "make it even")
     torch.manual_seed(training.seed)
     torch.backends.cudnn.benchmark = True
     precision = Precision.choose(training.precision, rank.device)
@@ -134,7 +135,7 @@ def train(settings, rank) -> None:
     average_model = average.module if average is not None else None
     teacher = losses.open_teacher(settings, classes, rank.device)
     several = validation.multi_label
-    objective = losses.Objective(settings, classes, network, average_model, teacher, rank.rank, several)
+    objective = losses.Objective(settings, classes, network, average_model, teacher, several)
 
     recipe = engine.Recipe(
         model=model,

@@ -20,6 +20,9 @@ except ImportError:
     fcntl = None
 
 _seeking = threading.Lock()
+PAGE = mmap.PAGESIZE  # bytes
+# What Linux reads ahead at least: of a longer piece it may read this much only
+_READ_AHEAD = 128 << 10
 
 
 def cores() -> int:
@@ -42,6 +45,12 @@ def cores_of_rank() -> int:
         with suppress(OSError):  # the parent is gone
             shared = len(os.sched_getaffinity(os.getppid()))
     return max(1, min(cores(), shared // int(local)))
+
+
+def ranks_here(world_size: int) -> int:
+    """How many of the ranks of a run are on this machine: torchrun's LOCAL_WORLD_SIZE, or all of them."""
+    local = os.environ.get("LOCAL_WORLD_SIZE", "")
+    return min(world_size, int(local)) if local.isdecimal() and int(local) else world_size
 
 
 def lock(file: IO) -> bool:
@@ -76,6 +85,18 @@ def advise_willneed(mapped: mmap.mmap, start: int, length: int) -> None:
         return
     first = start // mmap.PAGESIZE * mmap.PAGESIZE
     mapped.madvise(mmap.MADV_WILLNEED, first, start + length - first)
+
+
+def fetch(descriptor: int, start: int, stop: int) -> None:
+    """Ask the system to read bytes start ... stop - 1 of a file now; for systems that have os.posix_fadvise."""
+    for at in range(start, stop, _READ_AHEAD):
+        os.posix_fadvise(descriptor, at, min(_READ_AHEAD, stop - at), os.POSIX_FADV_WILLNEED)
+
+
+def forget(descriptor: int, start: int, stop: int) -> None:
+    """Let the system drop bytes start ... stop - 1 of a file from memory, unless somebody has mapped them; whole pages.
+    For systems that have os.posix_fadvise."""
+    os.posix_fadvise(descriptor, start, stop - start, os.POSIX_FADV_DONTNEED)
 
 
 def read_file(path: str | Path) -> bytes:

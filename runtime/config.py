@@ -136,6 +136,12 @@ class Settings:
                 holder = holder.__dict__.setdefault(section, SimpleNamespace())
             setattr(holder, name, value)
 
+    def change(self, key: str, value: Any, origin: str) -> None:
+        """Set the parameter 'section.name' to a value that follows from `origin`."""
+        section, name = key.split(".")
+        setattr(getattr(self, section), name, value)
+        self._values[key], self.origin[key] = value, origin
+
     def flat(self) -> dict[str, Any]:
         """All values, as 'section.name' -> value."""
         return dict(self._values)

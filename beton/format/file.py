@@ -15,7 +15,7 @@ import numpy as np
 from beton import system
 from beton.errors import DamagedSample, UserError
 from beton.format.card import card_path, checked_checksums, decoded_names, read_card
-from beton.format.maps import FileMap
+from beton.format.maps import FileMap, JoinedMap
 from beton.format.tables import Tables, read_tables
 
 _ADVICE = "give the path of a .beton, or write one"
@@ -63,6 +63,12 @@ class BetonFile:
     def map(self) -> FileMap:
         """The whole file in memory, to be read only; it outlives close()."""
         return FileMap(self._file)
+
+    def map_to_cache(self) -> JoinedMap:
+        """The same for a user that says which parts are in memory. Raises UserError where that cannot be done."""
+        if not hasattr(os, "posix_fadvise"):
+            raise UserError("this system keeps what it likes of a file in memory", "leave out `cache_gb`")
+        return JoinedMap([self._file], [0])
 
     def _read(self, size: int, address: int) -> bytes:
         return system.read_at(self._file, size, address)

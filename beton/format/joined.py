@@ -104,6 +104,10 @@ class JoinedFile(BetonFile):
             what = f"cannot map {self.path} ({error.strerror or error})"
             raise UserError(what, "merge the files: python -m beton merge") from None
 
+    def map_to_cache(self) -> JoinedMap:
+        """The same; see BetonFile."""
+        return self.map()
+
     def _read(self, size: int, address: int) -> bytes:
         number = int(np.searchsorted(self._bases, address, "right")) - 1
         return self.parts[number]._read(size, address - self._bases[number])

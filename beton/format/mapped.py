@@ -13,16 +13,17 @@ from beton.format.tables import Column
 
 class MappedFile:
     """The bytes of an open file (`bytes`, uint8). `verify`: compare each sample that is read with its checksum.
+    `cached`: its user says which parts are in memory (no_read_ahead, fetch, release).
 
-    Raises UserError where there are no checksums to compare with.
+    Raises UserError where there are no checksums to compare with, and for `cached` on a system without these.
     """
 
-    def __init__(self, file: BetonFile, verify: bool = False):
+    def __init__(self, file: BetonFile, verify: bool = False, cached: bool = False):
         if verify and file.checksums is None:
             raise UserError(f"{file.path} has no checksums", "leave out `verify`, or write the dataset again")
         self.path, self._file, self._verify = file.path, file, verify
         self._stored = [column for column in file.columns.values() if column.sizes is not None]
-        self._map = file.map()
+        self._map = file.map_to_cache() if cached else file.map()
         self.bytes = self._map.bytes
 
     def close(self) -> None:
@@ -68,6 +69,29 @@ class MappedFile:
         if not self._stored:
             return np.zeros(len(self._file), np.int64)
         return self._stored[0].addresses.astype(np.int64) // self._file.page_size
+
+    @property
+    def page_size(self) -> int:
+        """Bytes of a page."""
+        return self._file.page_size
+
+    def extents(self) -> tuple[np.ndarray, np.ndarray]:
+        """Where each sample's payloads begin and end in `bytes` (int64, one a sample each)."""
+        starts = [column.addresses.astype(np.int64) for column in self._stored]
+        stops = [start + column.sizes for start, column in zip(starts, self._stored, strict=True)]
+        return np.minimum.reduce(starts), np.maximum.reduce(stops)
+
+    def fetch(self, start: int, stop: int) -> None:
+        """Ask the system to read bytes start ... stop - 1, within a page of the file, from disk now."""
+        self._map.fetch(start, stop)
+
+    def release(self, start: int, stop: int) -> None:
+        """Let the system drop these bytes from memory: whole pages of its own. They may be read again."""
+        self._map.release(start, stop)
+
+    def no_read_ahead(self) -> None:
+        """Have the system read nothing but what is fetched, or used."""
+        self._map.no_read_ahead()
 
     def prefetch(self, samples: np.ndarray) -> None:
         """Ask the system to read these samples from disk now, so that they are there when needed."""

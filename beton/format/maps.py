@@ -14,6 +14,8 @@ from beton.errors import UserError
 from beton.format.tables import Column
 
 _PROT_NONE, _MAP_FIXED, _FAILED = 0, 0x10, ctypes.c_void_p(-1).value
+# Where a byte is used, Linux maps all of these around it that are in memory: none beyond a page of a .beton
+_ALIGNED = 64 << 10
 
 
 class FileMap:
@@ -39,7 +41,8 @@ class FileMap:
 class JoinedMap:
     """The same of several files: `bases[n]` is where in `bytes` file n begins, a multiple of the system's pages.
 
-    What lies between two files cannot be read. Raises OSError, and UserError where the system cannot do it.
+    What lies between two files cannot be read. Raises OSError, and UserError where the system cannot do it. Of one file
+    it can say what is to be in memory, as of several.
     """
 
     def __init__(self, files: Sequence[IO[bytes]], bases: Sequence[int]):
@@ -48,9 +51,10 @@ class JoinedMap:
         self._bases, self._sizes = np.array(bases, np.uint64), [os.fstat(file.fileno()).st_size for file in files]
         total = bases[-1] + self._sizes[-1]
         self._libc = _libc()
-        self._start = self._mapped(None, total, _PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANON, -1)
+        whole = self._mapped(None, total + _ALIGNED, _PROT_NONE, mmap.MAP_PRIVATE | mmap.MAP_ANON, -1)
+        self._start = -(-whole // _ALIGNED) * _ALIGNED
         buffer = (ctypes.c_uint8 * total).from_address(self._start)
-        weakref.finalize(buffer, self._libc.munmap, self._start, total).atexit = False
+        weakref.finalize(buffer, self._libc.munmap, whole, total + _ALIGNED).atexit = False
         for file, base, size in zip(files, bases, self._sizes, strict=True):
             flags = mmap.MAP_SHARED | _MAP_FIXED
             self._mapped(self._start + base, size, mmap.PROT_READ, flags, file.fileno())
@@ -82,6 +86,24 @@ class JoinedMap:
         """Ask the system to read bytes start ... start + length - 1 from disk now."""
         first = start // mmap.PAGESIZE * mmap.PAGESIZE
         self._libc.madvise(self._start + first, start + length - first, mmap.MADV_WILLNEED)
+
+    def fetch(self, start: int, stop: int) -> None:
+        """Ask the system to read bytes start ... stop - 1, of one file, from disk now."""
+        number = int(np.searchsorted(self._bases, start, "right")) - 1
+        base = int(self._bases[number])
+        system.fetch(self._descriptors[number], start - base, stop - base)
+
+    def release(self, start: int, stop: int) -> None:
+        """Let the system drop bytes start ... stop - 1, of one file, from memory; multiples of the system's pages."""
+        number = int(np.searchsorted(self._bases, start, "right")) - 1
+        base = int(self._bases[number])
+        self._libc.madvise(self._start + start, stop - start, mmap.MADV_DONTNEED)  # what is mapped is kept
+        system.forget(self._descriptors[number], start - base, stop - base)
+
+    def no_read_ahead(self) -> None:
+        """Have nothing read but what is asked for, or used."""
+        for base, size in zip(self._bases.tolist(), self._sizes, strict=True):
+            self._libc.madvise(self._start + base, size, mmap.MADV_RANDOM)
 
 
 def _close(descriptors: list[int]) -> None:

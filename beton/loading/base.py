@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from beton.errors import DamagedSample, UserError
+from beton.loading.cache import Pages, Window
 from beton.loading.damage import POLICIES, RAISE, SKIP, LeftOut
 from beton.loading.task import Task
 from beton.loading.times import Times
@@ -78,9 +79,14 @@ class Pipeline:
     def release(self) -> None:
         """Let go of what open() has opened."""
 
-    def pages(self) -> np.ndarray | None:
-        """Which page of its file each sample lies on, where reading in sequence is faster."""
+    def pages(self) -> Pages | None:
+        """Where in its file each sample lies, where reading in sequence is faster."""
         return None
+
+    @property
+    def window(self) -> Window | None:
+        """How an epoch is mixed (cache.py), where that is not at random."""
+        return self.task.window(self.num_samples, self.pages())
 
     def finish(self) -> list[Any] | None:
         """What is left to do on a GPU for each column of a batch (to_device.py); None for nothing."""
@@ -184,6 +190,8 @@ def _only_in(process: int, batches: Iterator[tuple]) -> Iterator[tuple]:
 def _check(task: Task) -> None:
     if task.on_error not in POLICIES:
         raise UserError(f"`on_error`={task.on_error!r} is none of {', '.join(POLICIES)}", "give one of these")
+    if task.cache_gb is not None and not task.cache_gb > 0:
+        raise UserError(f"`cache_gb`={task.cache_gb!r} is not a number above 0", "give the memory for it, in GB")
     for name, value in (("batch_size", task.batch_size), ("workers", task.workers), ("repeats", task.repeats)):
         if not isinstance(value, int) or value < 1:
             raise UserError(f"`{name}`={value!r} is not a whole number from 1 on", "give one")

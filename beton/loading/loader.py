@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from functools import partial
 from keyword import iskeyword
 from pathlib import Path
@@ -24,6 +25,7 @@ from beton.format.joined import open_beton
 from beton.format.mapped import MappedFile
 from beton.format.parts import absolute, text_of
 from beton.loading.after import Called
+from beton.loading.cache import AHEAD, Cache, Pages, Schedule
 from beton.loading.columns import Columns, as_pipelines, class_names, decoders
 from beton.loading.damage import POLICIES, RAISE, SKIP, SUBSTITUTE, no_substitute, read_substitute
 from beton.loading.position import Positioned
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
 
     from beton.loading.statistics import Statistics
 
-# Batches that are prepared while one is used (FFCV's batches_ahead).
-_AHEAD = 3
 # What a thread takes at a time, in numbers that come out: few enough to stay in its cache, enough to hide what it costs
 # to hand them out. At least 8 samples: of small ones more, so that Python costs less than they do.
 _CHUNK_NUMBERS, _FEWEST, _MOST = 8 * 224 * 224 * 3, 8, 1024
@@ -69,12 +69,15 @@ class Loader(Positioned):
     what it gives, unless a DistributedSampler has shared it already (then leave `rank` and `world_size` out).
 
     `workers`: threads (default: all cores). `device`: where batches go, a torch device. `dtype`: torch dtype of
-    normalised images (default float32). `seed`: order and augmentations depend on it, the epoch and the sample
-    alone. `shuffle`; `drop_last`: leave out a smaller batch at the end. `in_memory`: False for files larger than
-    memory, which are then read nearly in sequence. `rank`, `world_size`: this process's share of each epoch. `repeats`:
-    repeated augmentation, views of a sample in an epoch. `on_error`: a damaged sample is an error ('raise'), left out
-    ('skip') or replaced by another ('substitute'). `verify`: compare each sample with its checksum. `timed`: count in
-    `times` (beton.loading.times.Times) what each part of the work takes; after an epoch times.per_sample() has it.
+    normalised images (default float32). `seed`: order and augmentations depend on it, the epoch and the sample alone.
+    `shuffle`; `drop_last`: leave out a smaller batch at the end. `in_memory`: False for files larger than memory,
+    which are then read nearly in sequence. `cache_gb`: the memory for such a file on each machine, in GB, which all
+    ranks there share (default: two pages for each sample of a batch, as FFCV, and the system keeps what it can).
+    `rank`, `world_size`: this process's share of each epoch; for the same batch of all ranks together, any number of
+    them reads the same samples in each step. `repeats`: repeated augmentation, views of a sample in an epoch.
+    `on_error`: a damaged sample is an error ('raise'), left out ('skip') or replaced by another ('substitute').
+    `verify`: compare each sample with its checksum. `timed`: count in `times` (beton.loading.times.Times) what each
+    part of the work takes; after an epoch times.per_sample() has it.
 
     Raises UserError for what is wrong with the file or the arguments, DamagedSample while iterating.
     """
@@ -111,6 +114,7 @@ class Loader(Positioned):
         on_error: str = RAISE,
         verify: bool = False,
         timed: bool = False,
+        cache_gb: float | None = None,
         **field: str | list | None,
     ):
         self._as_dict = as_dict
@@ -124,7 +128,7 @@ class Loader(Positioned):
             Task(
                 text_of(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank,
                 world_size, str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns,
-                sampling, timed, views, with_geometry, with_indices,
+                sampling, timed, views, with_geometry, with_indices, cache_gb,
             )
         )  # fmt: skip
 
@@ -135,7 +139,8 @@ class Loader(Positioned):
         task, self._absolute = self.task, absolute(self.task.dataset)
         with open_beton(task.dataset) as file:
             self.num_samples, self.classes, self.fields = len(file), class_names(file), file.fields
-            self._mapped = MappedFile(file, task.verify)
+            cached = task.cache_gb is not None and not task.in_memory
+            self._mapped = MappedFile(file, task.verify, cached)
             made = decoders(file, self._mapped, task, self.on_gpu)
             self._columns = Columns(task.dataset, made, task.batch_size, self.on_gpu)
             self._columns.check_after(self._after)
@@ -148,7 +153,13 @@ class Loader(Positioned):
         self.times = Times() if task.timed else None
         for decoder in self._columns.decoders:
             decoder.timed = task.timed
-        self._pages = self._mapped.pages()
+        self._pages = None
+        if not task.in_memory:
+            of_sample = self._mapped.pages()
+            self._pages = Pages(of_sample, len(np.unique(of_sample)), self._mapped.page_size)
+        self._caches = cached and self.window is not None
+        if self._caches:
+            self._mapped.no_read_ahead()
         # Two for each thread of what is in work at a time
         share = -(-(_AHEAD + 1) * task.batch_size // (2 * task.usable_workers))
         self._chunk = max(_FEWEST, min(_CHUNK_NUMBERS // max(1, self._columns.numbers), share, _MOST))
@@ -157,8 +168,8 @@ class Loader(Positioned):
         """Let go of the file."""
         self._mapped.close()
 
-    def pages(self) -> np.ndarray:
-        """Which page of the file each sample lies on (int64)."""
+    def pages(self) -> Pages | None:
+        """Where in the file each sample lies, if it is larger than memory."""
         return self._pages
 
     def finish(self) -> list[Any]:
@@ -219,10 +230,14 @@ class Loader(Positioned):
         rest = Rest(samples, keys, (start - passed) * self.task.batch_size, self._population(samples))
         fewest = self.task.batch_size if self.task.drop_last else 1
         waiting: deque[Batch] = deque()
-        with Threads(self._columns.decoders, self.task.usable_workers, self._chunk, self.times) as threads:
+        with (
+            self._cache(samples, (start - passed) * self.task.batch_size) as cache,
+            Threads(self._columns.decoders, self.task.usable_workers, self._chunk, self.times) as threads,
+        ):
+            threads.cache = cache
             try:
                 while True:
-                    while len(waiting) <= _AHEAD and len(rest) >= fewest:
+                    while len(waiting) <= AHEAD and len(rest) >= fewest:
                         buffers = self._columns.take()
                         waiting.append(self._submit(threads, rest, self.task.batch_size, buffers))
                     if not waiting:
@@ -231,6 +246,8 @@ class Loader(Positioned):
                     damaged = self._wait(batch)
                     if damaged and self.task.on_error == SKIP:
                         self._fill_up(threads, rest, waiting, batch, damaged)
+                    if cache is not None:
+                        cache.used(batch.place.stop)
                     if len(batch.samples) < fewest or passed:
                         passed = max(passed - 1, 0)
                         self._give_back(batch)
@@ -242,10 +259,19 @@ class Loader(Positioned):
                 for batch in waiting:
                     self._give_back(batch)
 
+    def _cache(self, samples: np.ndarray, begin: int):
+        """A context: what has the pages of an epoch read and released from position `begin` on, or None."""
+        if not self._caches:
+            return nullcontext()
+        schedule = Schedule(samples, self._pages, *self._mapped.extents(), begin)
+        return Cache(self._mapped, schedule, self.task)
+
     def _submit(self, threads: Threads, rest: Rest, count: int, buffers: list[np.ndarray]) -> Batch:
         """Hand the next `count` samples to the threads in chunks, to be put into `buffers`."""
         place, samples, keys = rest.take(count)
-        if not self.task.in_memory:
+        if threads.cache is not None:
+            threads.cache.need(place.stop)
+        elif not self.task.in_memory:
             self._mapped.prefetch(samples)
         chunks = [slice(at, min(at + self._chunk, len(samples))) for at in range(0, len(samples), self._chunk)]
         futures = [

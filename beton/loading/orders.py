@@ -13,16 +13,36 @@ def random_order(samples: int, seed: int, epoch: int) -> np.ndarray:
     return permutation(samples, seed ^ _ORDER, epoch)
 
 
-def quasi_random_order(pages: np.ndarray, window: int, seed: int, epoch: int) -> np.ndarray:
+def quasi_random_order(pages: np.ndarray, window: int, seed: int, epoch: int, lanes: int = 1) -> np.ndarray:
     """A permutation that reads a file too large for memory nearly in sequence.
 
-    `pages` (int64, one a sample) is the page that holds a sample. Pages are shuffled, then samples
-    are shuffled within each run of `window` pages: at any time only those pages are needed.
+    `pages` (int64, one a sample) is the page that holds a sample. Pages are shuffled and dealt to `lanes` of equally
+    many samples (or one more), where a page at the border of two lanes is cut. Each lane mixes `window` pages at a
+    time, and the order takes a sample of each lane in turn: a rank that reads order[rank::world_size], where
+    world_size divides `lanes`, reads whole lanes, so each page is read by one rank, but for those that are cut.
     """
     page_ids, page_of_sample = np.unique(pages, return_inverse=True)
-    place = np.argsort(random_order(len(page_ids), seed ^ _WINDOW_ORDER, epoch))
-    group = place[page_of_sample] // max(window, 1)
-    return np.lexsort((sample_keys(seed ^ _ORDER, epoch, np.arange(len(pages))), group))
+    place = np.argsort(random_order(len(page_ids), seed ^ _WINDOW_ORDER, epoch))[page_of_sample]
+    draws = sample_keys(seed ^ _ORDER, epoch, np.arange(len(pages))) >> np.uint64(32)
+    order = np.empty(len(pages), np.int64)
+    for lane, samples in enumerate(np.array_split(np.argsort(place, kind="stable"), lanes)):
+        if len(samples):
+            order[lane::lanes] = samples[_mixed(place[samples], draws[samples] * 2.0**-32, max(window, 1))]
+    return order
+
+
+def _mixed(places: np.ndarray, draws: np.ndarray, window: int) -> np.ndarray:
+    """An order of samples whose pages have ascending places, by draws from 0 to 1, with `window` pages open at a time.
+
+    Each sample comes within half a window before or behind the middle of its page. What would come before the first
+    page or behind the last one is reflected there, so that as many pages are read at the ends as in between.
+    """
+    places = places - places[0]
+    count = int(places[-1]) + 1
+    if window >= count:
+        return np.argsort(draws, kind="stable")
+    when = np.abs(places + 0.5 + (draws - 0.5) * window)
+    return np.argsort(np.where(when > count, 2 * count - when, when), kind="stable")
 
 
 def rank_share(order: np.ndarray, batch_size: int, rank: int, world_size: int, drop_last: bool) -> np.ndarray:
@@ -37,14 +57,15 @@ def rank_share(order: np.ndarray, batch_size: int, rank: int, world_size: int, d
     return order[rank::world_size]
 
 
-def repeated(order: np.ndarray, repeats: int, step: int) -> np.ndarray:
+def repeated(order: np.ndarray, repeats: int, step: int, lanes: int = 1) -> np.ndarray:
     """Repeated augmentation: each sample `repeats` times in a row, as views `sample + step * n`.
 
     "Augment your batch", Hoffer et al. 2020; the order is DeiT's RASampler's: ranks take the views in
-    turn, so the views of a sample go to different ranks.
+    turn, so the views of a sample go to different ranks. In an order of `lanes` they stay in their lane.
     """
     views = np.arange(repeats) * step
-    return (order[:, None] + views[None, :]).reshape(-1)
+    rounds = order[: len(order) // lanes * lanes].reshape(-1, 1, lanes)
+    return (rounds + views[None, :, None]).reshape(-1)
 
 
 def repeated_length(num_samples: int, world_size: int) -> int:

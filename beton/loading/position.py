@@ -11,7 +11,8 @@ from beton.errors import UserError
 from beton.loading.base import Pipeline
 
 # What must be the same for a position to mean the same batch
-_SAME = ("seed", "batch_size", "world_size", "shuffle", "drop_last", "in_memory", "repeats")
+_BATCH = ("batch_size", "world_size")
+_SAME = ("seed", *_BATCH, "shuffle", "drop_last", "in_memory", "repeats")
 
 
 class Positioned(Pipeline):
@@ -57,6 +58,8 @@ class Positioned(Pipeline):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another loader of the same samples, seed and batches was. Raises UserError if it had others."""
         now = {"num_samples": self.num_samples, **self._depends_on()}
+        if _batch_of(state) == _batch_of(now):  # the same samples, whatever the number of ranks
+            now |= {name: state[name] for name in _BATCH}
         for name, value in now.items():
             if state.get(name) != value:
                 what = f"the state is of a loader with {name}={state.get(name)}, and this one has {value}"
@@ -65,7 +68,8 @@ class Positioned(Pipeline):
         self._start = self.epoch, int(state["batch"])
 
     def _depends_on(self) -> dict[str, Any]:
-        return {name: getattr(self.task, name) for name in _SAME}
+        window = self.window
+        return {name: getattr(self.task, name) for name in _SAME} | {"window": window and list(window)}
 
     # In another process
 
@@ -76,6 +80,11 @@ class Positioned(Pipeline):
     def __reduce__(self):
         task = dataclasses.replace(self.task, dataset=self._absolute)
         return _opened_again, (type(self), task, self._options(), self.state_dict())
+
+
+def _batch_of(state: dict[str, Any]) -> int:
+    """Samples of a step of all ranks."""
+    return int(state.get("batch_size") or 0) * int(state.get("world_size") or 0)
 
 
 def _opened_again(kind: type[Positioned], task, options: dict[str, Any], state: dict[str, Any]) -> Positioned:

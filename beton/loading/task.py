@@ -11,14 +11,12 @@ import numpy as np
 from beton import system
 from beton.errors import UserError
 from beton.loading import orders
+from beton.loading.cache import Pages, Window, window_of
 from beton.loading.sampling import Sampling, numbered
 from beton.rng import sample_keys
 
 if TYPE_CHECKING:
     import torch
-
-# Pages that are mixed at a time when a .beton is not held in memory: FFCV's 2 * batch_size.
-_WINDOW_PER_BATCH = 2
 
 
 @dataclass(frozen=True)
@@ -29,6 +27,7 @@ class Task:
     `stages`: pipelines as text, by the name of the field, e.g. {"image": "rrc(224)|flip|normalize"}.
     `workers`: threads or processes. `dtype`: torch dtype of normalised images, None for float32. `shuffle`,
     `drop_last`: for training. `in_memory`: the data set fits into memory (else it is read nearly in sequence).
+    `cache_gb`: the memory for it on each machine, in GB (10^9 bytes), where it does not fit (cache.py).
     `repeats`: repeated augmentation, so many different views of a sample in an epoch that is as long as
     before (orders.py). `on_error`: what happens to a damaged sample (damage.py). `verify`: compare each sample
     with its checksum. `columns`: the fields that a batch has, in its order; None for all that the file has.
@@ -59,6 +58,7 @@ class Task:
     views: Mapping[str, tuple[str, int]] | None = None
     with_geometry: bool = False
     with_indices: bool = False
+    cache_gb: float | None = None
 
     @property
     def float_dtype(self) -> Any:
@@ -68,34 +68,43 @@ class Task:
         return torch.float32 if self.dtype is None else self.dtype
 
     def order(
-        self, num_samples: int, epoch: int, pages: np.ndarray | None = None, drop_last: bool | None = None
+        self, num_samples: int, epoch: int, pages: Pages | None = None, drop_last: bool | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """What is read in an epoch: this rank's samples (int64) in their order, and their random keys (uint64).
 
-        `pages` (int64, one a sample) is where each lies in its file, for data sets that are not held in memory.
+        `pages` is where each lies in its file, for data sets that are not held in memory.
         """
-        views = self._views(num_samples, epoch, pages)  # sample + num_samples * number of the view
+        # sample + num_samples * number of the view
+        views, lanes = self._views(num_samples, epoch, pages)
         if self.repeats > 1:
             step = num_samples * (1 + int(views.max()) // num_samples)
             length = orders.repeated_length(len(views), self.world_size)
-            views = orders.repeated(views, self.repeats, step)[:length]
+            views = orders.repeated(views, self.repeats, step, lanes)[:length]
         drop_last = self.drop_last if drop_last is None else drop_last
         share = orders.rank_share(views, self.batch_size, self.rank, self.world_size, drop_last)
         return share % num_samples, sample_keys(self.seed, epoch, share)
 
-    def _views(self, num_samples: int, epoch: int, pages: np.ndarray | None) -> np.ndarray:
-        """The samples of all ranks in their order, before repeated augmentation."""
+    def window(self, num_samples: int, pages: Pages | None) -> Window | None:
+        """How an epoch of so many samples is mixed, where that is not at random. Raises UserError."""
+        if self.in_memory or pages is None or not self.shuffle or (self.sampling and self.sampling.is_ordered):
+            return None
+        return window_of(self, num_samples, pages)
+
+    def _views(self, num_samples: int, epoch: int, pages: Pages | None) -> tuple[np.ndarray, int]:
+        """The samples of all ranks in their order, before repeated augmentation, and of how many lanes it is."""
         if self.sampling is None:
             views, count = np.arange(num_samples), num_samples
         else:
             samples = self.sampling.samples(num_samples, self.seed, epoch)
             views, count = numbered(samples, num_samples), len(samples)
         if not self.shuffle or (self.sampling is not None and self.sampling.is_ordered):
-            return views
-        if self.in_memory or pages is None:
-            return views[orders.random_order(count, self.seed, epoch)]
-        window = _WINDOW_PER_BATCH * self.batch_size
-        return views[orders.quasi_random_order(pages[views % num_samples], window, self.seed, epoch)]
+            return views, 1
+        window = self.window(count, pages)
+        if window is None:
+            return views[orders.random_order(count, self.seed, epoch)], 1
+        of_view = pages.of_sample[views % num_samples]
+        order = orders.quasi_random_order(of_view, window.pages, self.seed, epoch, window.lanes)
+        return views[order], window.lanes
 
     def batches(self, num_samples: int, epoch: int = 0) -> int:
         """Batches of this rank in an epoch; raises UserError when there are none."""

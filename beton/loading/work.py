@@ -16,11 +16,12 @@ from beton.loading.times import Times
 
 
 class Threads:
-    """Threads that each have, for every decoder, what it needs for itself; a context of one epoch."""
+    """Threads that each have, for every decoder, what it needs for itself; a context of one epoch. `cache`: the pages
+    of the file that are in memory meanwhile (cache.py), None where the system sees to that."""
 
     def __init__(self, decoders: list[Decoder], count: int, chunk: int, times: Times | None = None):
         self._decoders, self._idle, self._process = decoders, SimpleQueue(), os.getpid()
-        self._times = times
+        self._times, self.cache = times, None
         self._all = [[decoder.open_worker(chunk) for decoder in decoders] for _ in range(count)]
         for workers in self._all:
             self._idle.put(workers)

@@ -175,9 +175,12 @@ def capture(
     }
 
 
-def restore(content: dict, path: Path, rank: int, model, optimizer, scaler, average=None) -> Position:
+def restore(
+    content: dict, path: Path, rank: int, model, optimizer, scaler, average=None, world_size: int | None = None
+) -> Position:
     """Restore a captured state and return the position. Raises UserError when it does not fit.
 
+    `world_size`: the number of ranks now (default: as there were).
     The random generators are not restored: call set_generators() when nothing else draws before the first batch.
     """
     if content.get("version") != formats.CHECKPOINT or not content.keys() >= _KEYS:
@@ -195,8 +198,20 @@ def restore(content: dict, path: Path, rank: int, model, optimizer, scaler, aver
         scaler.load_state_dict(content["scaler"])
     except RuntimeError:
         raise UserError(f"{path} was made with another training.precision", "resume with the same recipe") from None
-    ranks = content["ranks"]
-    return Position(content["epoch"], content["batch"], ranks[rank]["sums"] if rank < len(ranks) else None)
+    return Position(content["epoch"], content["batch"], _sums_of(content["ranks"], rank, world_size))
+
+
+def _sums_of(ranks: list[dict], rank: int, world_size: int | None) -> dict | None:
+    """What a rank has accumulated in the unfinished epoch: where the number of ranks has changed, an equal part of what
+    all have, since they make equal numbers of equal steps; and rank 0's times."""
+    sums = [each["sums"] for each in ranks]
+    if world_size in (None, len(ranks)) or None in sums:
+        return sums[rank] if rank < len(sums) else None
+    photos = sum(each["photos"] for each in sums) // world_size
+    loss = sum(each["loss"] for each in sums) / world_size
+    left_out = sorted(set().union(*(each["left_out"] for each in sums)))
+    times = sums[0]["times"] | {"images": photos}
+    return sums[0] | {"loss": loss, "photos": photos, "left_out": left_out, "times": times}
 
 
 def classes_path(path: Path) -> Path:

@@ -32,6 +32,7 @@ class Data:
             device=str(rank.device),
             dtype=precision.dtype if rank.device.type == "cuda" and precision.dtype else torch.float32,
             in_memory=bool(data.in_memory),
+            cache_gb=data.cache_gb,
             repeats=settings.training.repeats,
             on_error=data.on_error,
             verify=bool(data.verify),
@@ -63,6 +64,7 @@ class Data:
             timed=False,
             # A photo that counts twice would make the accuracy wrong; val_images says how many were counted
             on_error="skip" if self._task.on_error == "substitute" else self._task.on_error,
+            cache_gb=None,
             with_indices=bool(self._settings.logging.worst or self._settings.logging.predictions),
         )
         return open_pipeline(self._settings.data.loader, task)

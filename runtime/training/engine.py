@@ -129,6 +129,7 @@ class EpochSums:
         length = [len(self.pipeline), self.pipeline.num_samples]
         sums = {"loss": self._loss.item(), "photos": self._photos, "times": times, "of": length}
         sums["left_out"] = sorted(self.left_out())
+        sums["window"] = self.pipeline.window and list(self.pipeline.window)
         return Position(self.epoch, self.batch, sums)
 
     def mean_loss(self) -> float:

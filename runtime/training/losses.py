@@ -95,6 +95,13 @@ def _check_multi_label(settings) -> None:
         raise UserError(what.format("MESA"), "set mesa.weight=0")
 
 
+def _paired(rows: torch.Tensor) -> torch.Tensor:
+    """The rows of a batch in an order in which timm, that mixes row i with row N - 1 - i, mixes those that were N / 2
+    apart: the ranks share a batch of G photos out in turn, so these are G / 2 apart there, on any number of ranks."""
+    half = len(rows) // 2
+    return torch.cat([rows[:half], rows[half:].flip(0)])
+
+
 class Objective:
     """The loss of a transformer recipe for a batch, called inside autocast.
 
@@ -103,7 +110,7 @@ class Objective:
     """
 
     def __init__(
-        self, settings, classes: int, network: nn.Module, average: nn.Module | None, teacher, rank: int,
+        self, settings, classes: int, network: nn.Module, average: nn.Module | None, teacher,
         multi_label: bool = False,
     ):  # fmt: skip
         training = settings.training
@@ -123,19 +130,20 @@ class Objective:
             self._label_loss = label_loss(
                 training.loss, training.label_smoothing, self._mixup is not None, training.bce_target_threshold
             )
-        self._rank, self._epoch, self._step = rank, 0, 0
+        self._epoch, self._step = 0, 0
 
     def start_epoch(self, epoch: int, batch: int = 0) -> None:
         """The next call is for `batch` of `epoch`.
 
-        Draws depend on the seed, the epoch, the batch and the rank alone, so a resumed run draws the same.
+        Draws depend on the seed, the epoch and the batch alone, so a resumed run draws the same, and all ranks do.
         """
         self._epoch, self._step = epoch, batch
 
     def _mixes(self, images: torch.Tensor, labels: torch.Tensor):
         # timm's Mixup draws from NumPy's global generator
-        np.random.seed([self._settings.training.seed, self._epoch, self._step, self._rank])
+        np.random.seed([self._settings.training.seed, self._epoch, self._step])
         self._step += 1
+        images, labels = _paired(images), _paired(labels)
         if not self._multi_label:
             return self._mixup(images, labels)
         # Each photo as a class of its own: the mixed one-hot rows say how much of which photos is in each row

@@ -13,8 +13,8 @@ from runtime.training.models import load_weights_resized
 AUTO = "auto"
 # Must be equal for a position within an epoch to mean the same batches
 _ORDER = [
-    *("training.batch_size", "training.seed", "training.repeats", "training.accumulate"),
-    *("data.loader", "data.in_memory", "data.on_error", "world size"),
+    *("training.seed", "training.repeats", "training.accumulate"),
+    *("data.loader", "data.in_memory", "data.on_error"),
 ]
 # Restored with the optimizer's state: another value would have no effect
 _OF_OPTIMIZER = [
@@ -24,6 +24,7 @@ _OF_OPTIMIZER = [
 # Settings that may change on resume without notice
 _UNREPORTED = (
     *("logging.", "training.resume", "training.checkpoint_minutes", "training.eval_only", "dist.", "data.num_workers"),
+    "training.global_batch_size",
 )
 
 
@@ -64,7 +65,7 @@ def load_state(settings, rank: Rank, model, optimizer, scaler, average=None) -> 
     for path in _checkpoints(settings):
         try:
             content = checkpoint.load(path)
-            position = checkpoint.restore(content, path, rank.rank, model, optimizer, scaler, average)
+            position = checkpoint.restore(content, path, rank.rank, model, optimizer, scaler, average, rank.world_size)
             _check_model(content, settings, path)
         except UserError as error:
             refused[path] = error
@@ -115,10 +116,25 @@ def _changed(content: dict, settings, rank: Rank, path: Path) -> dict:
     before = content["params"] | {"world size": len(content["ranks"])}
     now = settings.flat() | {"world size": rank.world_size}
     changed = {key: [before[key], now[key]] for key in now if key in before and before[key] != now[key]}
+    if content["batch"]:
+        _check_batch(before, now, path)
     for key in [*_OF_OPTIMIZER, *(_ORDER if content["batch"] else ())]:
         if key in changed:
             raise _differs(path, key, *changed[key])
     return {key: values for key, values in changed.items() if not key.startswith(_UNREPORTED)}
+
+
+def _check_batch(before: dict, now: dict, path: Path) -> None:
+    """Raise UserError unless a batch has as many photos over all ranks as before: then it has the same photos."""
+    size, ranks = "training.batch_size", "world size"
+    if before[size] * before[ranks] == now[size] * now[ranks]:
+        return
+    if before[ranks] == now[ranks]:
+        raise _differs(path, size, before[size], now[size])
+    of_all = before[size] * before[ranks]
+    what = f"{path} was made with {before[ranks]} x {size}={before[size]}, not {now[ranks]} x {now[size]}"
+    to_do = f"give training.global_batch_size={of_all}"
+    raise UserError(what, to_do if of_all % now[ranks] == 0 else f"{to_do}, and a number of ranks that divides it")
 
 
 def _differs(path: Path, key: str, before, now) -> UserError:

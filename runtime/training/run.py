@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -156,6 +157,11 @@ def _run_epoch(
             f"and {settings.data.train_dataset} has {length[0]} of {length[1]}",
             "resume with the same data set",
         )
+    if start.batch and start.sums.get("window") != (training.window and list(training.window)):
+        what = (
+            f"the checkpoint was made in an epoch that is mixed {_of(start.sums.get('window'))}, and now it is mixed "
+        )
+        raise UserError(what + _of(training.window), "resume with the same data.cache_gb and number of machines")
     recipe.start_epoch(epoch, start.batch)
     if rank.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(rank.device)
@@ -167,6 +173,10 @@ def _run_epoch(
     if rank.device.type == "cuda":  # of this rank; the others' are much the same
         line["gpu_memory_bytes"] = torch.cuda.max_memory_allocated(rank.device)
     return {"epoch": epoch, "res": res, "loader": settings.data.loader, "precision": recipe.precision.name, **line}
+
+
+def _of(window: Sequence[int] | None) -> str:
+    return "as a whole" if window is None else "in {} lanes of {} pages".format(*window)
 
 
 def _keep_best(recipe, line: dict, folder: RunFolder, manager: CheckpointManager, classes: list[str]) -> None:

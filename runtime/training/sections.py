@@ -16,6 +16,7 @@ NAMES = {
     "pipeline": "data.loader",
     "workers": "data.num_workers",
     "in_memory": "data.in_memory",
+    "cache_gb": "data.cache_gb",
     "on_error": "data.on_error",
     "verify": "data.verify",
     "batch_size": "training.batch_size",
@@ -52,6 +53,10 @@ def add_data(config: Config) -> None:
         in_memory=Param(BOOL, "the dataset fits into memory; else it is read nearly in sequence", required=True),
         gpu=Param(between(INT, 0, 1023), "which GPU, when not distributed", default=0),
         loader=Param(STR, "a file in pipelines/: beton (ours), ffcv (stock FFCV 1.0.2), torch, ...", default="beton"),
+        cache_gb=Param(
+            between(FLOAT, 0.001, 1_000_000),
+            "in_memory=0: GB of memory on each machine for the data set (null: two pages for each photo of a batch)",
+        ),
         on_error=Param(
             one_of("raise", "skip", "substitute"),
             "a damaged sample: stop, leave it out, or replace it",
@@ -76,6 +81,10 @@ def add_data(config: Config) -> None:
 def add_running(config: Config) -> None:
     """Parameters of section `training` that every trainer has; sections `logging` and `dist`."""
     Section("training", "training", config_descriptor=config).params(
+        global_batch_size=Param(
+            between(INT, 1, 1_000_000),
+            "photos in a batch over all ranks: training.batch_size is its share (null: batch_size on each rank)",
+        ),
         repeats=Param(between(INT, 1, 100), "repeated augmentation: views of a photo in an epoch", default=1),
         bn_wd=Param(BOOL, "weight decay on norm layers and biases too", default=0),
         label_smoothing=Param(FRACTION, "label smoothing", default=0.1),
@@ -109,6 +118,18 @@ def add_running(config: Config) -> None:
         address=Param(STR, "address of rank 0", default="localhost"),
         port=Param(between(INT, 1, 65_535), "port of rank 0", default=12355),
     )
+
+
+def share_batch(settings, world_size: int) -> None:
+    """Make training.batch_size the share of one of `world_size` ranks in training.global_batch_size, where that is
+    given. Raises UserError where it has no whole share."""
+    of_all = settings.training.global_batch_size
+    if of_all is None:
+        return
+    if of_all % world_size:
+        what = f"training.global_batch_size={of_all} cannot be shared by {world_size} ranks"
+        raise UserError(what, f"give a multiple of {world_size}, or another number of ranks")
+    settings.change("training.batch_size", of_all // world_size, "training.global_batch_size")
 
 
 def check(settings) -> None:

@@ -9,6 +9,7 @@ import torch
 
 from tests.support.nonsense import (
     AGAINST,
+    CACHED,
     CALLABLES,
     CEILING,
     FORMATS,
@@ -16,6 +17,7 @@ from tests.support.nonsense import (
     IMAGENET,
     MODES,
     PROFILE,
+    QUASI,
     SERIAL,
     SOAK,
     TRANSFORMERS,
@@ -76,6 +78,11 @@ def _base(script: str, place, betons, photo_folder) -> dict:
         CEILING: {"bench.datasets": betons["val"], "bench.out": place / "work/a.json"},
         MODES: {"bench.photos": photo_folder, "bench.out": place / "work/a.json"},
         GPU: {"bench.out": place / "work/a.json", "bench.device": "cpu", "bench.parts": "loaders"},
+        CACHED: {
+            "bench.photos": photo_folder / "val", "bench.work": place / "work", "bench.out": place / "work/a.json",
+            "bench.gb": 0.001,
+        },
+        QUASI: {"bench.out": place / "work/a.json", "bench.samples": 1000, "bench.ranks": 8, "bench.batch_size": 1},
         SERIAL: {"bench.out": place / "work/a.json", "bench.rounds": 1, "bench.seconds": 0},
         SOAK: {"soak.datasets": betons["val"], "soak.out": place / "work/a.json", "soak.minutes": 0.01},
     }[script]  # fmt: skip

@@ -69,6 +69,13 @@ def small_memory(more: int = 150 << 20) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (size + more,) * 2)
 
 
+def small_pages() -> None:
+    """Betons of pages of 64 KB, so that a small one has many."""
+    from beton.writing import writer
+
+    writer.page_size = lambda largest: 64 << 10
+
+
 # Of a training run
 
 
@@ -141,6 +148,23 @@ def forked_ranks(folder):
     import torch.multiprocessing as mp
 
     mp.spawn = lambda *args, **kwargs: mp.start_processes(*args, **kwargs, start_method="fork")
+
+
+def recorded_losses(ranks, folder):
+    """Each rank writes the loss of each step; several are forked, on any number of cores."""
+    from runtime.training import engine
+
+    if ranks > 1:
+        forked_ranks(folder)
+        os.cpu_count = lambda: ranks
+    add = engine.EpochSums.add
+
+    def noted(self, loss, photos, lr):
+        add(self, loss, photos, lr)
+        with open(f"{folder}/losses-{self.rank.rank}", "a") as file:
+            file.write(f"{loss.item()!r}\n")
+
+    engine.EpochSums.add = noted
 
 
 def as_after_nohup(folder):

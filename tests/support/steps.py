@@ -60,7 +60,7 @@ def recipe(arch, optimizer, spoil=lambda loss: loss, device=META, precision="non
     model = model.to(device, memory_format=torch.channels_last)
     groups = optim.parameter_groups(model, 0.1, False)
     built = optim.build(optimizer, groups, 0.9, fused=torch.device(device).type == "cuda")
-    objective = losses.Objective(settings("bce" if optimizer == "lamb" else "ce"), 3, model, average.module, None, 0)
+    objective = losses.Objective(settings("bce" if optimizer == "lamb" else "ce"), 3, model, average.module, None)
     of_device = Precision(precision, "cuda" if torch.device(device).type == "cuda" else "cpu")
     return engine.Recipe(
         model=model, network=model, optimizer=built, objective=lambda *batch: spoil(objective(*batch)),

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from beton.loading.orders import quasi_random_order, random_order, rank_share
+from beton.loading.orders import quasi_random_order, random_order, rank_share, repeated
 from beton.rng import sample_keys
 from tests.support.statistics import two_sample_p
 
@@ -71,6 +71,35 @@ def test_quasi_random_needs_a_window_of_pages_at_a_time(pages, window, seed, epo
     spans = [(np.flatnonzero(read == page)[[0, -1]]) for page in np.unique(pages)]
     for place in range(len(read)):
         assert sum(first <= place <= last for first, last in spans) <= max(window, 1)
+
+
+@few
+@given(st.integers(1, 500), st.integers(1, 60), st.integers(1, 9), st.sampled_from([1, 2, 4, 8]), seeds)
+def test_lanes_share_pages_out(samples, per_page, window, lanes, seed):
+    pages = np.arange(samples) // per_page
+    order = quasi_random_order(pages, window, seed, 0, lanes)
+    np.testing.assert_array_equal(np.sort(order), np.arange(samples))
+    shares = [pages[order[lane::lanes]] for lane in range(lanes)]
+    assert sum(len(set(share.tolist())) for share in shares) <= len(set(pages.tolist())) + lanes - 1
+    for share in shares:
+        spans = [np.flatnonzero(share == page)[[0, -1]] for page in np.unique(share)]
+        assert all(sum(a <= place <= b for a, b in spans) <= window for place in range(len(share)))
+
+
+def test_quasi_random_mixes_as_many_pages_at_the_ends_as_in_between():
+    pages = np.arange(20_000) // 50
+    order = quasi_random_order(pages, 40, 1, 0)
+    kinds = [len(set(pages[order[at : at + 40]].tolist())) for at in range(0, 20_000, 40)]
+    # Of 40 pages 40 draws have 25 distinct, of 20 at the very ends 17
+    assert min(kinds) >= 10 and 23 < np.mean(kinds[50:-50]) < 28
+
+
+def test_repeated_views_stay_in_their_lane():
+    order = np.arange(10)
+    assert repeated(order, 2, 100).tolist() == [v for s in range(10) for v in (s, s + 100)]
+    assert repeated(order, 2, 100, lanes=2).tolist() == [0, 1, 100, 101, 2, 3, 102, 103, *range(4, 6)] + [
+        *(104, 105, 6, 7, 106, 107, 8, 9, 108, 109)
+    ]
 
 
 @pytest.mark.parametrize("window", [1, 3])

@@ -214,7 +214,7 @@ def test_mixed_labels_are_those_of_the_mixed_photos():
         bce_target_threshold=None,
     )  # fmt: skip
     off = {"distillation": SimpleNamespace(mode="none"), "mesa": SimpleNamespace(weight=0)}
-    objective = Objective(SimpleNamespace(training=training, **off), 2, None, None, None, 0, multi_label=True)
+    objective = Objective(SimpleNamespace(training=training, **off), 2, None, None, None, multi_label=True)
     labels = torch.rand(6, 2)
     images = labels[:, :, None, None].expand(-1, -1, 4, 4).clone()
     mixed, targets = objective._mixes(images, labels)

@@ -93,11 +93,13 @@ def batch(count=8):
 def test_bce_with_mixup_trains_towards_both_labels():
     torch.manual_seed(0)
     model = Recorder()
-    objective = losses.Objective(settings_for(), 10, model, None, None, rank=0)
+    objective = losses.Objective(settings_for(), 10, model, None, None)
     objective.start_epoch(0)
     images, labels = batch()
     loss = objective(images.clone(), labels)
-    # One lambda for the batch, partners in reverse order: recover it from what the model has seen
+    # One lambda for the batch, partners half a batch apart: recover it from what the model has seen
+    order = torch.tensor([0, 1, 2, 3, 7, 6, 5, 4])
+    images, labels = images[order], labels[order]
     mixed, other = model.seen[0], images.flip(0)
     different = (images - other).abs() > 1e-3
     lam = ((mixed - other)[different] / (images - other)[different]).numpy()
@@ -110,12 +112,30 @@ def test_bce_with_mixup_trains_towards_both_labels():
     assert loss.item() == pytest.approx(expected, rel=1e-5)
 
 
+def test_mixup_of_ranks_is_that_of_the_whole_batch():
+    images, labels = batch(16)
+    losses_of = []
+    for ranks in (1, 2, 4, 8):
+        torch.manual_seed(0)
+        model = Recorder()
+        objective = losses.Objective(settings_for(training__cutmix=1.0), 10, model, None, None)
+        found = 0.0
+        for rank in range(ranks):
+            objective.start_epoch(2, 7)
+            found += objective(images[rank::ranks].clone(), labels[rank::ranks]).item() / ranks
+        seen = torch.cat(model.seen).flatten(1)
+        losses_of.append((found, sorted(seen.sum(1).tolist())))
+    for found, rows in losses_of[1:]:
+        assert found == pytest.approx(losses_of[0][0], rel=1e-5)
+        assert rows == pytest.approx(losses_of[0][1], rel=1e-4, abs=1e-4)
+
+
 def test_mixup_depends_on_seed_epoch_and_step_alone():
     images, labels = batch()
 
     def seen(epoch, steps, disturbed=False):
         model = Recorder()
-        objective = losses.Objective(settings_for(), 10, model, None, None, rank=0)
+        objective = losses.Objective(settings_for(), 10, model, None, None)
         objective.start_epoch(epoch)
         for _ in range(steps):
             if disturbed:
@@ -131,7 +151,7 @@ def test_mixup_depends_on_seed_epoch_and_step_alone():
 def test_mesa_begins_after_its_share_of_the_epochs():
     settings = settings_for(training__mixup=0.0, training__loss="ce", mesa__weight=0.1)
     average = Recorder()
-    objective = losses.Objective(settings, 10, Recorder(), average, None, rank=0)
+    objective = losses.Objective(settings, 10, Recorder(), average, None)
     for epoch, calls in ((0, 0), (25, 0), (26, 1), (99, 2)):
         objective.start_epoch(epoch)
         objective(*batch())
@@ -145,7 +165,7 @@ def test_distillation_weighs_labels_and_teacher():
     torch.manual_seed(0)
     model, teacher = Recorder(), Recorder()
     images, labels = batch()
-    loss = losses.Objective(settings, 10, model, None, teacher, rank=0)(images, labels)
+    loss = losses.Objective(settings, 10, model, None, teacher)(images, labels)
     z = model(images).detach().double().numpy()
     logs = np.log(softmax(z))
     smoothed = np.full((8, 10), 0.1 / 10)
