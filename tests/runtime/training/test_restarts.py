@@ -1,0 +1,49 @@
+"""Runs that are killed, preempted or cut off, and started again by torchrun or submitit."""
+
+import re
+import signal
+
+import pytest
+
+from tests.support import hooks
+from tests.support.launched import Launched, kill, torchrun
+from tests.support.scripts import free_port, options
+from tests.support.training import Run, digest, log_without_times
+
+TWO = {"training.batch_size": 4, "resolution.max_res": 32, "dist.timeout": 60}
+NAMELESS = {"logging.name": None, "training.resume": None}
+
+
+@pytest.fixture(scope="module")
+def whole(resnet, tmp_path_factory):
+    """The folder of a run of two ranks that nothing interrupted."""
+    ranks = {"training.distributed": 1, "dist.world_size": 2, "dist.port": free_port()}
+    run = Run(tmp_path_factory.mktemp("whole"), resnet | TWO | ranks, hook=hooks.forked_ranks)
+    try:
+        assert run.end() == 0, run.errors
+    finally:
+        run.stop()
+    return run.run
+
+
+def test_a_rank_killed_in_mid_epoch_under_torchrun(resnet, whole, tmp_path):
+    """It has no name: a restart finds the folder by itself."""
+    argv = options(resnet | TWO | NAMELESS | {"logging.folder": tmp_path / "runs"})
+    words = ["--standalone", "--nproc-per-node=2", "--max-restarts=1", "train_imagenet.py"]
+    with torchrun(tmp_path, *words, *argv) as run:
+        run.wait_for(lambda: list(tmp_path.glob("runs/*/checkpoint.old.pt")))
+        kill(run.ranks()[-1])
+        assert run.end() == 0, run.output
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert re.search(rf"=> Resuming {folder} after \d epochs and [1-9]\d* batches", run.output)
+    assert digest(folder) == digest(whole)
+    assert log_without_times(folder) == log_without_times(whole)
+
+
+def test_a_job_that_is_preempted_is_requeued_and_resumes(resnet, whole, tmp_path):
+    """The signal comes to all tasks, as that of Slurm does; checkpoints are written for it only."""
+    pytest.importorskip("submitit", reason="needs the extra slurm")
+    given = resnet | TWO | NAMELESS | {"training.checkpoint_minutes": None, "logging.folder": tmp_path / "runs"}
+    words = options(given | {"launch.local": 1, "launch.tasks": 2})
+    with Launched(tmp_path, "train_imagenet.py", *words) as run:
+        run.wait_for(lambda: any("[1-9]" in line for line in tmp_path.glob("runs/submitit/*_0_log.out")))
