@@ -44,7 +44,7 @@ class Launched:
     def children(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
-    def ranks(self, word: str = "train_") -> list[psutil.Process]:
+    def processes(self, word: str = "train_") -> list[psutil.Process]:
         """The processes that have `word` in their command line."""
         found = []
         for process in self.children():

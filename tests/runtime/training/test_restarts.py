@@ -32,7 +32,7 @@ def test_a_rank_killed_in_mid_epoch_under_torchrun(resnet, whole, tmp_path):
     words = ["--standalone", "--nproc-per-node=2", "--max-restarts=1", "train_imagenet.py"]
     with torchrun(tmp_path, *words, *argv) as run:
         run.wait_for(lambda: list(tmp_path.glob("runs/*/checkpoint.old.pt")))
-        kill(run.ranks()[-1])
+        kill(run.processes()[-1])
         assert run.end() == 0, run.output
     (folder,) = (tmp_path / "runs").iterdir()
     assert re.search(rf"=> Resuming {folder} after \d epochs and [1-9]\d* batches", run.output)
@@ -41,9 +41,30 @@ def test_a_rank_killed_in_mid_epoch_under_torchrun(resnet, whole, tmp_path):
 
 
 def test_a_job_that_is_preempted_is_requeued_and_resumes(resnet, whole, tmp_path):
-    """The signal comes to all tasks, as that of Slurm does; checkpoints are written for it only."""
+    """The signal comes to all tasks, as that of Slurm does."""
     pytest.importorskip("submitit", reason="needs the extra slurm")
-    given = resnet | TWO | NAMELESS | {"training.checkpoint_minutes": None, "logging.folder": tmp_path / "runs"}
-    words = options(given | {"launch.local": 1, "launch.tasks": 2})
-    with Launched(tmp_path, "train_imagenet.py", *words) as run:
-        run.wait_for(lambda: any("[1-9]" in line for line in tmp_path.glob("runs/submitit/*_0_log.out")))
+    argv = options(resnet | TWO | NAMELESS | {"logging.folder": tmp_path / "runs"})
+    with Launched(tmp_path, "train_imagenet.py", "--launch.local=1", "--launch.tasks=2", *argv) as job:
+        job.wait_for(lambda: list(tmp_path.glob("runs/*/checkpoint.old.pt")))
+        for task in job.processes("submitit.core._submit"):
+            kill(task, signal.SIGUSR2)
+        assert job.end() == 0, job.output
+    (folder,) = (path for path in (tmp_path / "runs").iterdir() if path.name != "submitit")
+    assert "Requeued job" in job.output
+    assert re.search(rf"=> Resuming {folder} after \d epochs and [1-9]\d* batches", job.output)
+    assert digest(folder) == digest(whole)
+    assert log_without_times(folder) == log_without_times(whole)
+
+
+@pytest.mark.parametrize("launcher", ["torchrun", "submitit"])
+def test_one_rank_that_fails_ends_the_run_with_its_error(launcher, tmp_path):
+    words = ["-m", "tests.support.one_fails", f"--logging.folder={tmp_path}"]
+    if launcher == "torchrun":
+        words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *words]
+    else:
+        pytest.importorskip("submitit", reason="needs the extra slurm")
+        words += ["--launch.local=1", "--launch.tasks=2"]
+    with Launched(tmp_path, *words) as run:
+        assert run.end() == (1 if launcher == "torchrun" else 2), run.output
+    assert "error: rank 1 is broken; repair it" in run.output
+    assert "error: another rank has ended; see its own message" in run.output
