@@ -166,8 +166,8 @@ def _run_rank(
     # gloo for what the ranks exchange between steps, so that none waits for its GPU
     backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     timeout = timedelta(seconds=settings.dist.timeout)
-    store = restarts.store(timeout)
-    dist.init_process_group(backends, timeout=timeout, rank=place.rank, world_size=place.world_size, store=store)
+    numbers = {"rank": place.rank, "world_size": place.world_size}
+    dist.init_process_group(backends, timeout=timeout, store=restarts.store(**numbers), **numbers)
     try:
         with _memory_errors():
             function(settings, Rank(place.rank, place.world_size, device))

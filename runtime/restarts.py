@@ -11,6 +11,9 @@ import torch.distributed as dist
 from beton.errors import UserError
 from runtime.config import Settings
 
+# For the ranks to meet after their imports, whatever dist.timeout is
+_MEETING = timedelta(minutes=10)
+
 
 def continued(settings: Settings, name: str, origin: str) -> Settings:
     """The settings with which each start of a run but the first resumes it: a name of its folder, training.resume=auto.
@@ -59,12 +62,13 @@ def _shares_store() -> bool:
     return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
 
 
-def store(timeout: timedelta) -> dist.Store | None:
-    """Where the ranks of one torchrun meet, apart from those before a restart; None: where torch has them meet.
+def store(rank: int, world_size: int) -> dist.Store:
+    """Where the ranks of one start meet: MASTER_ADDR and MASTER_PORT, as torch has it, but apart from earlier starts.
 
-    On several machines the number of restarts is not the same everywhere, so they cannot be told apart by it.
+    On several machines the number of restarts is not the same everywhere, so that starts cannot be told apart by it.
     """
-    if not _shares_store() or os.environ.get("GROUP_WORLD_SIZE") != "1":
-        return None
-    shared = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), None, False, timeout)
-    return dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", shared)
+    address, port, shared = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), _shares_store()
+    here = dist.TCPStore(address, port, world_size, rank == 0 and not shared, _MEETING, multi_tenant=True)
+    if shared and os.environ.get("GROUP_WORLD_SIZE") == "1":
+        return dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", here)
+    return here

@@ -71,6 +71,44 @@ def torchrun(folder: Path, *words, before: tuple = (), **environment) -> Launche
     return Launched(folder, "-m", "torch.distributed.run", *words, before=before, **environment)
 
 
+@contextlib.contextmanager
+def two_machines():
+    """Two network namespaces with a cable between them: (name, address, interface) of each. Needs root and iproute2."""
+    number = os.getpid() % 100_000
+    machines = [(f"t{number}{side}", f"10.213.7.{i + 1}", f"v{number}{side}") for i, side in enumerate("ab")]
+    try:
+        for name, *_ in machines:
+            _ip("netns", "add", name)
+        first, second = machines
+        _ip("link", "add", first[2], "netns", first[0], "type", "veth", "peer", second[2], "netns", second[0])
+        for name, address, interface in machines:
+            _ip("-n", name, "addr", "add", f"{address}/24", "dev", interface)
+            for device in ("lo", interface):
+                _ip("-n", name, "link", "set", device, "up")
+        yield machines
+    finally:
+        for name, *_ in machines:
+            subprocess.run(["ip", "netns", "delete", name], stderr=subprocess.DEVNULL)
+
+
+def cable(machine: tuple[str, str, str], state: str) -> None:
+    """Cut a machine off ("down"), or connect it again ("up")."""
+    _ip("-n", machine[0], "link", "set", machine[2], state)
+
+
+def why_no_namespaces() -> str:
+    """Why two_machines() cannot work here; "" where it can."""
+    try:
+        with two_machines():
+            return ""
+    except (OSError, subprocess.CalledProcessError) as error:
+        return f"needs root, iproute2 and network namespaces ({error})"
+
+
+def _ip(*words: str) -> None:
+    subprocess.run(["ip", *words], check=True, capture_output=True)
+
+
 def kill(process: psutil.Process, number: int = signal.SIGKILL) -> None:
     with contextlib.suppress(psutil.NoSuchProcess):
         os.kill(process.pid, number)

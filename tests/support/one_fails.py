@@ -1,10 +1,9 @@
 """A script of two ranks, of which one fails; with the command line of a trainer."""
 
-from train_imagenet import declare
-
 from runtime import launch
 from runtime.config import parse, run
 from tests.support import ranks
+from train_imagenet import declare
 
 
 def main(argv) -> None:

@@ -1,12 +1,13 @@
 """Runs that are killed, preempted or cut off, and started again by torchrun or submitit."""
 
+import contextlib
 import re
 import signal
 
 import pytest
 
 from tests.support import hooks
-from tests.support.launched import Launched, kill, torchrun
+from tests.support.launched import Launched, cable, kill, torchrun, two_machines, why_no_namespaces
 from tests.support.scripts import free_port, options
 from tests.support.training import Run, digest, log_without_times
 
@@ -68,3 +69,29 @@ def test_one_rank_that_fails_ends_the_run_with_its_error(launcher, tmp_path):
         assert run.end() == (1 if launcher == "torchrun" else 2), run.output
     assert "error: rank 1 is broken; repair it" in run.output
     assert "error: another rank has ended; see its own message" in run.output
+
+
+@pytest.mark.slow
+def test_a_machine_that_is_cut_off_and_comes_back(resnet, whole, tmp_path):
+    """Two network namespaces as two machines, one of which is cut off for longer than the ranks wait for each other."""
+    if why := why_no_namespaces():
+        pytest.skip(why)
+    given = resnet | TWO | NAMELESS | {"logging.folder": tmp_path / "runs", "dist.timeout": 20}
+    with two_machines() as machines, contextlib.ExitStack() as stack:
+        runs = []
+        for number, (name, address, interface) in enumerate(machines):
+            words = ["--nnodes=2", "--nproc-per-node=1", "--max-restarts=3", "--rdzv-id=cut", "--rdzv-backend=c10d"]
+            words += [f"--rdzv-endpoint={machines[0][1]}:29400", f"--rdzv-conf=is_host={1 - number},read_timeout=120"]
+            words += [f"--local-addr={address}", "train_imagenet.py", *options(given)]
+            environment = {"GLOO_SOCKET_IFNAME": interface, "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+            before = ("ip", "netns", "exec", name)
+            run = torchrun(tmp_path / str(number), *words, before=before, **environment)
+            runs.append(stack.enter_context(run))
+        runs[0].wait_for((tmp_path / "runs/cut/checkpoint.old.pt").exists)
+        cable(machines[1], "down")
+        runs[0].wait_for(lambda: "error: another rank does not answer" in runs[0].output)
+        cable(machines[1], "up")
+        assert [run.end() for run in runs] == [0, 0], runs[0].output + runs[1].output
+    folder = tmp_path / "runs" / "cut"
+    assert re.search(rf"=> Resuming {folder} after \d epochs and [1-9]\d* batches", runs[0].output + runs[1].output)
+    assert digest(folder) == digest(whole)
