@@ -69,6 +69,10 @@ def submit(function: Callable, settings: Settings, names) -> None:
     _check(settings)
     asked, local = settings.launch, bool(settings.launch.local)
     folder = Path(settings.logging.folder or ".") / "submitit"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make {folder} ({error.strerror})", "give another logging.folder") from None
     settings = restarts.continued(settings, new_name(), "launch")
     settings = settings.replaced({"launch.slurm": False, "launch.local": False}, "launch")
     try:
@@ -81,8 +85,6 @@ def submit(function: Callable, settings: Settings, names) -> None:
     except RuntimeError as error:  # no srun
         to_do = "start it on a machine of the cluster, or try it with launch.local=1"
         raise UserError(f"cannot submit to Slurm ({error})", to_do) from None
-    except OSError as error:
-        raise UserError(f"cannot make {folder} ({error.strerror})", "give another logging.folder") from None
     executor.update_parameters(**_parameters(settings, asked, local))
     # A task is a Python of its own, started in this folder
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

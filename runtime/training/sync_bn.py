@@ -5,10 +5,22 @@ the ranks add up, so that a run on CPUs, a test say, does not depend on its numb
 """
 
 import torch
+import torch.distributed as dist
 from timm.layers import SyncBatchNormAct, convert_sync_batchnorm
 from torch import nn
-from torch.distributed.nn.functional import all_reduce
 from torch.nn import functional as F
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of a tensor over all ranks; what each rank's loss takes of it flows back to all."""
+
+    @staticmethod
+    def forward(ctx, own: torch.Tensor) -> torch.Tensor:
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
+
+    backward = forward
 
 
 class _OnCpu(nn.SyncBatchNorm):
@@ -19,10 +31,10 @@ class _OnCpu(nn.SyncBatchNorm):
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         dims, wide = [0, *range(2, x.dim())], x.double()
         count = torch.full((1,), x.numel() // x.shape[1], dtype=torch.float64)
-        sums = all_reduce(torch.cat([wide.sum(dims), wide.square().sum(dims), count]))
+        sums = _Sum.apply(torch.cat([wide.sum(dims), wide.square().sum(dims), count]))
         mean, square = (sums[:-1] / sums[-1]).chunk(2)
         var = (square - mean.square()).clamp_min(0)
-        self._track(mean.detach(), var.detach(), float(sums[-1]))
+        self._track(mean.detach(), var.detach(), sums[-1].item())
         scale = (var + self.eps).rsqrt()
         if self.affine:
             scale = scale * self.weight.double()

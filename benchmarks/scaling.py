@@ -1,0 +1,196 @@
+"""Fill the tables of docs/scaling.md: what ImageNet-1k and 21k take on 8 GPUs and on 8 machines with 8 each.
+
+    python benchmarks/scaling.py                                     # from the files in docs/
+    python benchmarks/scaling.py --check                             # only report whether it is up to date
+    python benchmarks/scaling.py --scale.gpu_rates=mine.json --scale.megapixels=0.25 --scale.out=mine.md
+
+Measured here: CPU seconds for an image (against_ffcv.json, augment_*.json), bytes for a pixel and a rank's memory
+(against_ffcv.json). Taken from elsewhere: GPUs' rates (gpu_rates.json names its source), photos and pixels of the data
+sets (DATA_SETS, scale.megapixels). Everything else is arithmetic on these:
+
+    cores = images per second x CPU seconds for an image x HEADROOM
+    bytes = photos x pixels of a photo x bytes for a pixel
+"""
+
+import json
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from fastargs import Config, Param, Section
+
+from beton.errors import UserError
+from beton.files import publish
+from runtime.config import FLOAT, PATH, between, parse, run
+from runtime.profiling.page import md_table
+from runtime.profiling.plots import number
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+# Photos to train with: ILSVRC 2012; the whole of ImageNet as of 2011 (21,841 classes)
+DATA_SETS = {"ImageNet-1k": 1_281_167, "ImageNet-21k": 14_197_122}
+# Name, its name in gpu_rates.json, the augmentation of its recipe
+MODELS = [
+    ("ResNet-50", "resnet50", "crop and flip"),
+    ("LeViT-128S", "levit_128s", "RandAugment"),
+    ("ViT-B/16", "vit_base_patch16_224", "3-Augment"),
+]
+FLEETS = [("8 GPUs", 1), ("8 x 8 GPUs", 8)]  # machines, of 8 GPUs each
+GPUS = 8
+HEADROOM = 1.15  # a loader must be so much faster than the model to be never waited for, as in profile_loaders.py plan
+FASTER = (1, 2, 4)  # GPUs that are so many times as fast as those of gpu_rates.json
+_BLOCK = re.compile(r"(<!-- (\w+)(?: (\S+))? -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def declare() -> Config:
+    """The section `scale`."""
+    config = Config()
+    Section("scale", "what a training takes", config_descriptor=config).params(
+        gpu_rates=Param(
+            PATH, "images per second on a GPU, as docs/gpu_rates.json", default=str(DOCS / "gpu_rates.json")
+        ),
+        megapixels=Param(between(FLOAT, 0.001, 100), "of a stored photo, in the mean", default=0.18),
+        out=Param(PATH, "page whose tables are filled", default=str(DOCS / "scaling.md")),
+    )
+    return config
+
+
+class Measured:
+    """What the JSON files say; `core`: augmentation and mode -> CPU seconds for an image, `pixel`: mode -> bytes."""
+
+    def __init__(self, settings):
+        rows = {row["name"]: row for row in _read(DOCS / "against_ffcv.json")["rows"]}
+        self.core = {
+            ("crop and flip", "jpg"): rows["jpg"]["ours_cpu_seconds_per_image"],
+            ("crop and flip", "blocks"): rows["blocks_jpg"]["ours_cpu_seconds_per_image"],
+            ("crop and flip", "raw"): rows["raw_224"]["ours_cpu_seconds_per_image"],
+            ("RandAugment", "jpg"): _augmented("augment_randaugment.json"),
+            ("3-Augment", "jpg"): _augmented("augment_3.json"),
+        }
+        self.pixel = {
+            "jpg": rows["jpg_bytes"]["ours"]["median"],
+            "blocks": rows["blocks_bytes"]["ours"]["median"],
+            "raw": 3.0,
+        }
+        self.rank_memory = rows["memory"]["ours"]["median"]
+        self.pixels = settings.scale.megapixels * 1e6
+        self.rates = _read(Path(settings.scale.gpu_rates)).get("rates", {})
+        if missing := [name for _, name, _ in MODELS if not isinstance(self.rates.get(name), int | float)]:
+            what = f"{settings.scale.gpu_rates} has no rate of {', '.join(missing)}"
+            raise UserError(what, "write it as docs/gpu_rates.json is")
+
+    def image_bytes(self, mode: str) -> float:
+        """Bytes of a stored photo in the mean."""
+        return self.pixels * self.pixel[mode]
+
+
+def _augmented(name: str) -> float:
+    (row,) = (row for row in _read(DOCS / name)["rows"] if row["loader"] == "beton")
+    return row["cpu_seconds_per_image"]
+
+
+def _read(path: Path) -> dict:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error})", "give a JSON file") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} has no names at its top level", "write it as docs/gpu_rates.json is")
+    return content
+
+
+def loads(found: Measured) -> list[list[str]]:
+    """What a core loads."""
+    head = ["augmentation", "stored as", "CPU time per image, us", "images/s of a core"]
+    return [head] + [[*key, number(1e6 * cpu), number(1 / cpu)] for key, cpu in found.core.items()]
+
+
+def storage(found: Measured) -> list[list[str]]:
+    """Bytes of the data sets."""
+    head = ["data set", "photos", *(f"{mode}, GB" for mode in found.pixel)]
+    sizes = [found.image_bytes(mode) / 1e9 for mode in found.pixel]
+    return [head] + [[name, f"{n:,}", *(number(n * size) for size in sizes)] for name, n in DATA_SETS.items()]
+
+
+def cores(found: Measured) -> list[list[str]]:
+    """Loader cores for a GPU, for GPUs of several speeds."""
+    head = ["model", "augmentation", "stored as", *(f"cores per GPU, {times} x" for times in FASTER)]
+    lines = []
+    for model, name, augmentation in MODELS:
+        for (augmented, mode), cpu in found.core.items():
+            if augmented == augmentation and mode != "raw":
+                needed = [number(found.rates[name] * times * cpu * HEADROOM) for times in FASTER]
+                lines.append([model, augmentation, mode, *needed])
+    return [head, *lines]
+
+
+def training(found: Measured) -> list[list[str]]:
+    """An epoch on one machine and on eight, of JPEGs."""
+    head = [
+        "data set", "model", "on", "images/s", "minutes per epoch", "loader cores per machine",
+        "memory per machine if all is in it, GB", "or reads per machine, MB/s",
+    ]  # fmt: skip
+    lines = []
+    for data_set, photos in DATA_SETS.items():
+        held = photos * found.image_bytes("jpg") + GPUS * found.rank_memory
+        for model, name, augmentation in MODELS:
+            on_machine = GPUS * found.rates[name]
+            used, read = on_machine * found.core[augmentation, "jpg"] * HEADROOM, on_machine * found.image_bytes("jpg")
+            for fleet, machines in FLEETS:
+                rate = machines * on_machine
+                numbers = [
+                    number(rate),
+                    number(photos / rate / 60),
+                    number(used),
+                    number(held / 1e9),
+                    number(read / 1e6),
+                ]
+                lines.append([data_set, model, fleet, *numbers])
+    return [head, *lines]
+
+
+def simulation(name: str) -> str:
+    """The rows of a simulation in docs/, of plain values; a line where it has not been run."""
+    if not (DOCS / name).exists():
+        return f"`docs/{name}` is not there: the simulation has not been run."
+    rows = _read(DOCS / name)["rows"]
+    heads = [key for key, value in rows[0].items() if not isinstance(value, dict | list)]
+    cells = [[_plain(row.get(key)) for key in heads] for row in rows]
+    return md_table([[head.replace("_", " ") for head in heads], *cells], numbers=True)
+
+
+def _plain(value) -> str:
+    return number(value) if isinstance(value, float) else str(value)
+
+
+def filled(text: str, found: Measured) -> str:
+    """The page with its tables anew."""
+    tables = {table.__name__: table for table in (loads, storage, cores, training)}
+
+    def table(match: re.Match) -> str:
+        begin, name, file, end = match.groups()
+        made = simulation(file) if name == "simulation" else md_table(tables[name](found), numbers=True)
+        return f"{begin}{made}\n{end}"
+
+    return _BLOCK.sub(table, text)
+
+
+def main(argv: list[str]) -> None:
+    """Write the page, or check it."""
+    check = "--check" in argv
+    settings = parse(declare(), [word for word in argv if word != "--check"])
+    found, out = Measured(settings), Path(settings.scale.out)
+    template = (DOCS / "scaling.md").read_text()
+    new = filled(template, found)
+    if check:
+        if new != template:
+            sys.exit("error: docs/scaling.md is not up to date; run python benchmarks/scaling.py")
+        return
+    try:
+        publish(out, new)
+    except OSError as error:
+        raise UserError(f"cannot write {out} ({error.strerror})", "give another scale.out") from None
+
+
+if __name__ == "__main__":
+    run(main)
