@@ -23,6 +23,7 @@ from fastargs import Config, Param, Section
 from beton.errors import UserError
 from beton.files import publish
 from runtime.config import FLOAT, PATH, between, parse, run
+from runtime.outputs import check_file
 from runtime.profiling.page import md_table
 from runtime.profiling.plots import number
 
@@ -186,10 +187,8 @@ def main(argv: list[str]) -> None:
         if new != template:
             sys.exit("error: docs/scaling.md is not up to date; run python benchmarks/scaling.py")
         return
-    try:
-        publish(out, new)
-    except OSError as error:
-        raise UserError(f"cannot write {out} ({error.strerror})", "give another scale.out") from None
+    check_file(out)
+    publish(out, new)
 
 
 if __name__ == "__main__":

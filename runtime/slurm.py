@@ -17,6 +17,7 @@ from pathlib import Path
 from beton.errors import UserError
 from runtime import launch, restarts
 from runtime.config import Settings
+from runtime.outputs import make_folder
 from runtime.training.run_folder import new_name
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -68,13 +69,11 @@ def submit(function: Callable, settings: Settings, names) -> None:
         raise UserError("launch.slurm needs submitit", "pip install 'ffcv-toolkit[slurm]'") from None
     _check(settings)
     asked, local = settings.launch, bool(settings.launch.local)
-    folder = Path(settings.logging.folder or ".") / "submitit"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make {folder} ({error.strerror})", "give another logging.folder") from None
     settings = restarts.continued(settings, new_name(), "launch")
     settings = settings.replaced({"launch.slurm": False, "launch.local": False}, "launch")
+    parameters = _parameters(settings, asked, local)
+    folder = Path(settings.logging.folder or ".") / "submitit"
+    make_folder(folder)
     try:
         executor = submitit.AutoExecutor(
             folder,
@@ -85,7 +84,7 @@ def submit(function: Callable, settings: Settings, names) -> None:
     except RuntimeError as error:  # no srun
         to_do = "start it on a machine of the cluster, or try it with launch.local=1"
         raise UserError(f"cannot submit to Slurm ({error})", to_do) from None
-    executor.update_parameters(**_parameters(settings, asked, local))
+    executor.update_parameters(**parameters)
     # A task is a Python of its own, started in this folder
     os.environ["PYTHONPATH"] = os.pathsep.join([str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     try:

@@ -16,6 +16,7 @@ from tests.support.nonsense import (
     IMAGENET,
     MODES,
     PROFILE,
+    SCALING,
     SERIAL,
     SOAK,
     TRANSFORMERS,
@@ -76,6 +77,7 @@ def _base(script: str, place, betons, photo_folder) -> dict:
         CEILING: {"bench.datasets": betons["val"], "bench.out": place / "work/a.json"},
         MODES: {"bench.photos": photo_folder, "bench.out": place / "work/a.json"},
         GPU: {"bench.out": place / "work/a.json", "bench.device": "cpu", "bench.parts": "loaders"},
+        SCALING: {"scale.out": place / "work/a.md"},
         SERIAL: {"bench.out": place / "work/a.json", "bench.rounds": 1, "bench.seconds": 0},
         SOAK: {"soak.datasets": betons["val"], "soak.out": place / "work/a.json", "soak.minutes": 0.01},
     }[script]  # fmt: skip
