@@ -1,8 +1,8 @@
 """Fill the tables of docs/scaling.md: what ImageNet-1k and 21k take on 8 GPUs and on 8 machines with 8 each.
 
-    python benchmarks/scaling.py                                     # from the files in docs/
-    python benchmarks/scaling.py --check                             # only report whether it is up to date
-    python benchmarks/scaling.py --scale.gpu_rates=mine.json --scale.megapixels=0.25 --scale.out=mine.md
+    python benchmarks/scaling.py --scale.out=docs/scaling.md
+    python benchmarks/scaling.py --check                       # only report whether that is up to date
+    python benchmarks/scaling.py --scale.out=mine.md --scale.gpu_rates=mine.json --scale.megapixels=0.25
 
 Measured here: CPU seconds for an image (against_ffcv.json, augment_*.json), bytes for a pixel and a rank's memory
 (against_ffcv.json). Taken from elsewhere: GPUs' rates (gpu_rates.json names its source), photos and pixels of the data
@@ -51,7 +51,7 @@ def declare() -> Config:
             PATH, "images per second on a GPU, as docs/gpu_rates.json", default=str(DOCS / "gpu_rates.json")
         ),
         megapixels=Param(between(FLOAT, 0.001, 100), "of a stored photo, in the mean", default=0.18),
-        out=Param(PATH, "page whose tables are filled", default=str(DOCS / "scaling.md")),
+        out=Param(PATH, "where the page is written, as docs/scaling.md", required=True),
     )
     return config
 
@@ -178,14 +178,13 @@ def filled(text: str, found: Measured) -> str:
 
 def main(argv: list[str]) -> None:
     """Write the page, or check it."""
-    check = "--check" in argv
-    settings = parse(declare(), [word for word in argv if word != "--check"])
-    found, out = Measured(settings), Path(settings.scale.out)
-    template = (DOCS / "scaling.md").read_text()
-    new = filled(template, found)
+    check, page = argv == ["--check"], DOCS / "scaling.md"
+    settings = parse(declare(), [f"--scale.out={page}"] if check else argv)
+    out, template = Path(settings.scale.out), page.read_text()
+    new = filled(template, Measured(settings))
     if check:
         if new != template:
-            sys.exit("error: docs/scaling.md is not up to date; run python benchmarks/scaling.py")
+            sys.exit("error: docs/scaling.md is not up to date; run benchmarks/scaling.py --scale.out=docs/scaling.md")
         return
     check_file(out)
     publish(out, new)

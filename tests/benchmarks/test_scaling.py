@@ -31,6 +31,6 @@ def test_cores_and_bytes_are_those_of_the_measured_files(tmp_path):
 
 def test_rates_that_cannot_be_used(tmp_path):
     (tmp_path / "rates.json").write_text(json.dumps({"rates": {"resnet50": 1}}))
-    given = f"--scale.gpu_rates={tmp_path}/rates.json"
-    assert_user_error(here("benchmarks/scaling.py", given), "no rate of levit_128s")
-    assert_user_error(here("benchmarks/scaling.py", "--scale.gpu_rates=missing.json"), "missing.json")
+    given, out = f"--scale.gpu_rates={tmp_path}/rates.json", f"--scale.out={tmp_path}/page.md"
+    assert_user_error(here("benchmarks/scaling.py", out, given), "no rate of levit_128s")
+    assert_user_error(here("benchmarks/scaling.py", out, "--scale.gpu_rates=missing.json"), "missing.json")
