@@ -160,16 +160,22 @@ def _sbatch(text: str) -> dict[str, str | bool]:
 
 def _wait(job) -> None:
     """Until a job of this machine has ended; signals are forwarded to its ranks."""
+    received = []
+
+    def forward(number: int, frame) -> None:
+        received.append(number)
+        os.kill(int(job.job_id), signal.SIGTERM)  # to submitit's process, which forwards this one
+
     for number in launch.SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
-            # Submitit's process, whose number is that of the job, forwards SIGTERM
-            signal.signal(number, lambda *_: os.kill(int(job.job_id), signal.SIGTERM))
+            signal.signal(number, forward)
     while not job.done():
         time.sleep(0.2)
+    print((job.task(0).stdout() or "").rstrip(), flush=True)
     failed = [task for task in map(job.task, range(job.num_tasks)) if not task.paths.result_pickle.exists()]
-    if not failed:
-        print((job.task(0).stdout() or "").rstrip(), flush=True)
-        return
-    errors = "".join(task.stderr() or "" for task in failed)
-    print(errors.rstrip(), file=sys.stderr, flush=True)
-    sys.exit(2 if "error: " in errors and "Traceback" not in errors else 1)
+    if failed:
+        errors = "".join(task.stderr() or "" for task in failed)
+        print(errors.rstrip(), file=sys.stderr, flush=True)
+        if received:
+            sys.exit(128 + received[0])
+        sys.exit(2 if "error: " in errors and "Traceback" not in errors else 1)
