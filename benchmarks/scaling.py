@@ -151,17 +151,22 @@ def training(found: Measured) -> list[list[str]]:
 
 
 def simulation(name: str) -> str:
-    """The rows of a simulation in docs/, of plain values; a line where it has not been run."""
+    """The rows of benchmarks/quasi_random.py, if it has been run."""
     if not (DOCS / name).exists():
-        return f"`docs/{name}` is not there: the simulation has not been run."
-    rows = _read(DOCS / name)["rows"]
-    heads = [key for key, value in rows[0].items() if not isinstance(value, dict | list)]
-    cells = [[_plain(row.get(key)) for key in heads] for row in rows]
-    return md_table([[head.replace("_", " ") for head in heads], *cells], numbers=True)
-
-
-def _plain(value) -> str:
-    return number(value) if isinstance(value, float) else str(value)
+        return f"Not run yet: `python benchmarks/quasi_random.py --bench.out=docs/{name}`"
+    content = _read(DOCS / name)
+    head = [
+        "photos lie", "cache per machine, GB", "most that a rank holds, GB", "reads of a page in an epoch",
+        "classes in a batch", "of one class ten steps later",
+    ]  # fmt: skip
+    cells = [
+        [row["file"], *map(number, (row["cache_gb"], row["peak_bytes_of_rank"] / 1e9, row["pages_read"])),
+         *map(number, (row["classes"], row["same_class"]["ten_steps"]))]
+        for row in content["rows"]
+    ]  # fmt: skip
+    asked = content["settings"]
+    what = f"{asked['samples']:,} photos, {asked['ranks']} ranks on {asked['machines']} machines"
+    return f"{what}:\n\n{md_table([head, *cells], numbers=True)}"
 
 
 def filled(text: str, found: Measured) -> str:

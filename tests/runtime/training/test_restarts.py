@@ -57,6 +57,7 @@ def test_a_job_that_is_preempted_is_requeued_and_resumes(resnet, whole, tmp_path
     assert log_without_times(folder) == log_without_times(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["torchrun", "submitit"])
 def test_one_rank_that_fails_ends_the_run_with_its_error(launcher, tmp_path):
     words = ["-m", "tests.support.one_fails", f"--logging.folder={tmp_path}"]

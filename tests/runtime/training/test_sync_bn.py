@@ -6,7 +6,7 @@ from timm.layers import BatchNormAct2d
 from torch import nn
 
 from runtime.training.sync_bn import synchronised
-from tests.support.scripts import free_port
+from tests.support.scripts import Forked, free_port
 
 
 def network():
@@ -44,10 +44,16 @@ def rank_of_three(rank, port, folder):
     dist.destroy_process_group()
 
 
+def three_ranks(port, folder):
+    torch.multiprocessing.start_processes(rank_of_three, (port, folder), 3, start_method="fork")
+
+
 def test_three_ranks_are_as_one(tmp_path):
-    torch.multiprocessing.start_processes(
-        rank_of_three, (free_port(), str(tmp_path / "rank")), 3, start_method="forkserver"
-    )
+    process = Forked(tmp_path / "out", three_ranks, free_port(), str(tmp_path / "rank"))
+    try:
+        assert process.end() == 0, process.errors
+    finally:
+        process.stop()
     found = torch.load(tmp_path / "rank")
     alone = network()
     expected = trained(alone, images())
