@@ -16,15 +16,26 @@ _LIMIT = 170  # seconds until it counts as hanging
 
 
 class Launched:
-    """`python *words` in a group of its own; what it prints goes to `folder`/output. Ended with the context."""
+    """`python *words` in a group of its own; what it prints goes to `folder`/output. Ended with the context.
 
-    def __init__(self, folder: Path, *words, before: tuple = (), **environment):
+    `before`: a command that starts it; `core`: number of the only core that it may use.
+    """
+
+    def __init__(self, folder: Path, *words, before: tuple = (), core: int | None = None, **environment):
         folder.mkdir(parents=True, exist_ok=True)
         self._output = folder / "output"
         command = [*before, sys.executable, *map(str, words)]
+        own = sorted(os.sched_getaffinity(0))
+        cores = own if core is None else [own[core % len(own)]]
         with open(self._output, "w") as output:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=ENVIRONMENT | environment, stdout=output, stderr=output, start_new_session=True
+                command,
+                cwd=ROOT,
+                env=ENVIRONMENT | environment,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=lambda: os.sched_setaffinity(0, cores),
             )
 
     def __enter__(self) -> "Launched":
@@ -66,9 +77,9 @@ class Launched:
         return self.process.wait(_LIMIT)
 
 
-def torchrun(folder: Path, *words, before: tuple = (), **environment) -> Launched:
+def torchrun(folder: Path, *words, **how) -> Launched:
     """torchrun with its options, the script and the script's."""
-    return Launched(folder, "-m", "torch.distributed.run", *words, before=before, **environment)
+    return Launched(folder, "-m", "torch.distributed.run", *words, **how)
 
 
 @contextlib.contextmanager
