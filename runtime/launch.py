@@ -154,7 +154,7 @@ def _child(rank: int, function: Callable, settings, world_size: int, names: Mapp
     try:
         _run_rank(function, settings, Place(rank, rank, world_size), names)
     except UserError as error:
-        _leave(error, names)
+        leave(error, names)
 
 
 def _run_rank(
@@ -172,13 +172,13 @@ def _run_rank(
         with _memory_errors():
             function(settings, Rank(place.rank, place.world_size, device))
     except Exception as error:  # noqa: BLE001  told, and the process ends
-        _leave(error, names)
+        leave(error, names)
     except SystemExit as end:  # after a signal; peers may wait for this rank, in NCCL for ever
         _end(after_signal(end.code))
     dist.destroy_process_group()
 
 
-def _leave(error: Exception, names: Mapping[str, str]) -> None:
+def leave(error: Exception, names: Mapping[str, str]) -> None:
     """Say what a rank has failed of, as runtime.config.run does, and end its process at once.
 
     Its peers wait for it in a collective operation: to end the process group first would wait for them.

@@ -66,9 +66,18 @@ def store(rank: int, world_size: int) -> dist.Store:
     """Where the ranks of one start meet: MASTER_ADDR and MASTER_PORT, as torch has it, but apart from earlier starts.
 
     On several machines the number of restarts is not the same everywhere, so that starts cannot be told apart by it.
+    Raises UserError when the ranks do not come together.
     """
     address, port, shared = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), _shares_store()
-    here = dist.TCPStore(address, port, world_size, rank == 0 and not shared, _MEETING, multi_tenant=True)
+    try:
+        here = dist.TCPStore(address, port, world_size, rank == 0 and not shared, _MEETING, multi_tenant=True)
+    except RuntimeError as error:  # some have not come
+        what = (
+            f"rank {rank} of {world_size} does not meet the others at {address}:{port} ({str(error).splitlines()[0]})"
+        )
+        raise UserError(
+            what, "see whether all ranks were started, and whether their machines reach each other"
+        ) from None
     if shared and os.environ.get("GROUP_WORLD_SIZE") == "1":
         return dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", here)
     return here

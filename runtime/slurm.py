@@ -35,7 +35,10 @@ class Training:
         from submitit.helpers import TorchDistributedEnvironment
 
         TorchDistributedEnvironment().export(set_cuda_visible_devices=False, overwrite=True)
-        launch.run_rank(self.function, self.settings, self.names, _after_signal)
+        try:
+            launch.run_rank(self.function, self.settings, self.names, _after_signal)
+        except UserError as error:
+            launch.leave(error, self.names)
 
     def checkpoint(self):
         """What is to run after the requeue (submitit calls it in rank 0): the same, as it resumes by itself."""

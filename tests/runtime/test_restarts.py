@@ -1,6 +1,7 @@
 """How a run that torchrun may start again finds its folder; that it does: training/test_restarts.py."""
 
 import os
+from datetime import timedelta
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from runtime.launch import Rank
 from runtime.training import run
 from runtime.training.checkpoint import Position
 from runtime.training.resume import Start
+from tests.support.scripts import free_port
 
 
 def continued(monkeypatch, given=(), **environment):
@@ -57,3 +59,12 @@ def test_ranks_that_see_different_checkpoints_do_not_start(monkeypatch):
     run._check_same_start(rank, Start())
     with pytest.raises(UserError, match="rank 0 starts after 1 epochs and 7 batches, rank 1 after 0 epochs and 0"):
         run._check_same_start(rank, Start(Position(1, 7)))
+
+
+def test_a_rank_that_does_not_come_is_an_error(monkeypatch):
+    monkeypatch.setattr(restarts, "_MEETING", timedelta(seconds=1))
+    monkeypatch.delenv("TORCHELASTIC_USE_AGENT_STORE", raising=False)
+    monkeypatch.setenv("MASTER_ADDR", "localhost")
+    monkeypatch.setenv("MASTER_PORT", str(free_port()))
+    with pytest.raises(UserError, match="rank 0 of 2 does not meet the others at localhost:.*1/2"):
+        restarts.store(0, 2)
