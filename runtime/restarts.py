@@ -40,7 +40,7 @@ def of_torchrun(settings: Settings) -> Settings:
     restarts = int(os.environ.get("TORCHELASTIC_MAX_RESTARTS", "0"))
     if machines > 1 and restarts and _shares_store():
         what = "after a restart the machines could meet the addresses of the start before"
-        raise UserError(what, "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun")
+        raise UserError(what, "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 for torchrun, with --rdzv-backend=c10d")
     if machines > 1 and run_id != "none":
         return continued(settings, re.sub(r"[^\w.-]", "-", run_id), "torchrun")
     if not restarts:
@@ -72,12 +72,9 @@ def store(rank: int, world_size: int) -> dist.Store:
     try:
         here = dist.TCPStore(address, port, world_size, rank == 0 and not shared, _MEETING, multi_tenant=True)
     except RuntimeError as error:  # some have not come
-        what = (
-            f"rank {rank} of {world_size} does not meet the others at {address}:{port} ({str(error).splitlines()[0]})"
-        )
-        raise UserError(
-            what, "see whether all ranks were started, and whether their machines reach each other"
-        ) from None
+        reason = str(error).splitlines()[0]
+        what = f"rank {rank} of {world_size} does not meet the others at {address}:{port} ({reason})"
+        raise UserError(what, "see whether all were started, and whether their machines reach each other") from None
     if shared and os.environ.get("GROUP_WORLD_SIZE") == "1":
         return dist.PrefixStore(f"start {os.environ['TORCHELASTIC_RESTART_COUNT']}", here)
     return here
