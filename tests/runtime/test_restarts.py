@@ -57,7 +57,7 @@ def test_ranks_that_see_different_checkpoints_do_not_start(monkeypatch):
     monkeypatch.setattr(dist, "all_gather_object", lambda found, own: found.__setitem__(slice(None), [own, (0, 0)]))
     rank = Rank(0, 2, torch.device("cpu"))
     run._check_same_start(rank, Start())
-    with pytest.raises(UserError, match="rank 0 starts after 1 epochs and 7 batches, rank 1 after 0 epochs and 0"):
+    with pytest.raises(UserError, match="rank 0 starts after 1 epochs and 7 batches, rank 1 after 0 and 0; give"):
         run._check_same_start(rank, Start(Position(1, 7)))
 
 
