@@ -41,6 +41,7 @@ def test_a_rank_killed_in_mid_epoch_under_torchrun(resnet, whole, tmp_path):
     assert log_without_times(folder) == log_without_times(whole)
 
 
+@pytest.mark.slow
 def test_a_job_that_is_preempted_is_requeued_and_resumes(resnet, whole, tmp_path):
     """The signal comes to all tasks, as that of Slurm does."""
     pytest.importorskip("submitit", reason="needs the extra slurm")
