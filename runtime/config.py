@@ -146,6 +146,10 @@ class Settings:
         """All values, as 'section.name' -> value."""
         return dict(self._values)
 
+    def replaced(self, values: dict[str, Any], origin: str) -> "Settings":
+        """The same with other values, as 'section.name' -> value, that come from `origin`."""
+        return Settings(self._values | values, self.origin | dict.fromkeys(values, origin))
+
 
 def parse(config: Config, argv: Sequence[str]) -> Settings:
     """Parse `argv`, and the config files that it names, into the settings of the sections of `config`.

@@ -1,6 +1,7 @@
-"""Starts the ranks of a training: this process alone, one of torchrun's, or processes spawned here."""
+"""Starts the ranks of a training: this process alone, one of torchrun's, processes spawned here, or a job of Slurm."""
 
 import contextlib
+import inspect
 import os
 import signal
 import socket
@@ -8,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from types import MappingProxyType
 
@@ -17,11 +19,18 @@ import torch.multiprocessing as mp
 
 from beton import system
 from beton.errors import UserError
+from runtime import restarts
 from runtime.config import one_line
 
 # Signals that end a run with a checkpoint (runtime/training/checkpoint_manager.py); a parent forwards them to its ranks
-SIGNALS = system.signals("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
+SIGNALS = system.signals("SIGINT", "SIGTERM", "SIGUSR1", "SIGUSR2", "SIGHUP")
+# Seconds that the other ranks have to end by themselves when one has failed, and after SIGTERM until they are killed:
+# one that waits in NCCL hears no signal. Older versions of torch send SIGTERM at once, and kill after 30 s
+_GRACE = {"grace_period": 10} if "grace_period" in inspect.signature(mp.ProcessContext.join).parameters else {}
 _DRIVER = Path("/proc/driver/nvidia/version")
+# What gloo says of a rank whose process has ended, and of one from which nothing comes
+_PEER_ENDED = ("Connection closed by peer", "Connection reset by peer")
+_PEER_SILENT = ("Timed out waiting", "Connection timed out", "No route to host")
 _TORCHRUN = "start with torchrun, or unset RANK and WORLD_SIZE"
 
 
@@ -39,22 +48,28 @@ class Rank:
         return self.rank == 0
 
 
+@dataclass(frozen=True)
+class Place:
+    """Number of a process among `world_size`, and among those of its machine."""
+
+    rank: int
+    local_rank: int
+    world_size: int
+
+
 def run(function: Callable, settings, names: Mapping[str, str] = MappingProxyType({})) -> None:
     """Call function(settings, rank) in every process of the run.
 
-    Under torchrun this process is one of them already. With `training.distributed`, `dist.world_size` processes are
-    started here, as in ffcv-imagenet; otherwise there is one. `names`: see runtime.config.run.
+    With `launch.slurm` or `launch.local` they are those of a job (runtime/slurm.py). Under torchrun this process is one
+    of them already. With `training.distributed`, `dist.world_size` processes are started here, as in ffcv-imagenet;
+    otherwise there is one. `names`: see runtime.config.run.
     """
+    if settings.launch.slurm or settings.launch.local:
+        from runtime import slurm  # submitit is needed here only
 
-    if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
-        rank, world_size = _from_torchrun("RANK"), _from_torchrun("WORLD_SIZE")
-        if rank >= world_size:  # the other ranks would wait for it
-            raise UserError(f"RANK={rank} is not below WORLD_SIZE={world_size}", _TORCHRUN)
-        for name in ("MASTER_ADDR", "MASTER_PORT"):
-            if name not in os.environ:
-                raise UserError(f"the environment has RANK but no {name}", _TORCHRUN)
-        local_rank = _from_torchrun("LOCAL_RANK") if "LOCAL_RANK" in os.environ else rank
-        _run_rank(function, settings, rank, local_rank, world_size, names)
+        slurm.submit(function, settings, names)
+    elif "RANK" in os.environ and "WORLD_SIZE" in os.environ:
+        run_rank(function, restarts.of_torchrun(settings), names)
     elif settings.training.distributed and settings.dist.world_size > 1:
         _spawn(function, settings, names)
     else:
@@ -62,6 +77,21 @@ def run(function: Callable, settings, names: Mapping[str, str] = MappingProxyTyp
             raise UserError(f"there is no GPU {settings.data.gpu}", "omit data.gpu to train on the CPU")
         with _memory_errors():
             function(settings, Rank(0, 1, _device(settings, settings.data.gpu or 0)))
+
+
+def run_rank(function: Callable, settings, names: Mapping[str, str], after_signal: Callable[[int], int] = int) -> None:
+    """Call function(settings, rank) in this process, one of those that torchrun or Slurm has started.
+
+    After a signal has ended it, after_signal(status) gives the status of the process.
+    """
+    rank, world_size = _from_torchrun("RANK"), _from_torchrun("WORLD_SIZE")
+    if rank >= world_size:  # the other ranks would wait for it
+        raise UserError(f"RANK={rank} is not below WORLD_SIZE={world_size}", _TORCHRUN)
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            raise UserError(f"the environment has RANK but no {name}", _TORCHRUN)
+    local_rank = _from_torchrun("LOCAL_RANK") if "LOCAL_RANK" in os.environ else rank
+    _run_rank(function, settings, Place(rank, local_rank, world_size), names, after_signal)
 
 
 def _from_torchrun(name: str) -> int:
@@ -87,7 +117,7 @@ def _spawn(function: Callable, settings, names: Mapping[str, str]) -> None:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, forward)
     try:
-        while not ranks.join():
+        while not ranks.join(**_GRACE):
             pass
     except mp.ProcessExitedException as error:
         # The process has printed why; a signal becomes 128 + its number, as in a shell
@@ -122,37 +152,42 @@ def _check_address(address: str, port: int) -> None:
 def _child(rank: int, function: Callable, settings, world_size: int, names: Mapping[str, str]) -> None:
     os.environ["LOCAL_WORLD_SIZE"] = str(world_size)  # as torchrun says it
     try:
-        _run_rank(function, settings, rank, rank, world_size, names)
+        _run_rank(function, settings, Place(rank, rank, world_size), names)
     except UserError as error:
-        _leave(error, names)
+        leave(error, names)
 
 
 def _run_rank(
-    function: Callable, settings, rank: int, local_rank: int, world_size: int, names: Mapping[str, str]
+    function: Callable, settings, place: Place, names: Mapping[str, str], after_signal: Callable[[int], int] = int
 ) -> None:
-    device = _device(settings, local_rank)
+    device = _device(settings, place.local_rank)
     if device.type == "cpu":
         torch.set_num_threads(system.cores_of_rank())
     # gloo for what the ranks exchange between steps, so that none waits for its GPU
     backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backends, rank=rank, world_size=world_size)
+    timeout = timedelta(seconds=settings.dist.timeout)
+    numbers = {"rank": place.rank, "world_size": place.world_size}
+    dist.init_process_group(backends, timeout=timeout, store=restarts.store(**numbers), **numbers)
     try:
         with _memory_errors():
-            function(settings, Rank(rank, world_size, device))
+            function(settings, Rank(place.rank, place.world_size, device))
     except Exception as error:  # noqa: BLE001  told, and the process ends
-        _leave(error, names)
+        leave(error, names)
     except SystemExit as end:  # after a signal; peers may wait for this rank, in NCCL for ever
-        _end(end.code)
+        _end(after_signal(end.code))
     dist.destroy_process_group()
 
 
-def _leave(error: Exception, names: Mapping[str, str]) -> None:
+def leave(error: Exception, names: Mapping[str, str]) -> None:
     """Say what a rank has failed of, as runtime.config.run does, and end its process at once.
 
     Its peers wait for it in a collective operation: to end the process group first would wait for them.
     """
-    if isinstance(error, RuntimeError) and "Connection closed by peer" in str(error):
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in _PEER_ENDED):
         error = UserError("another rank has ended", "see its own message")
+    elif isinstance(error, RuntimeError) and any(text in str(error) for text in _PEER_SILENT):
+        to_do = "see whether its machine can be reached, or raise dist.timeout"
+        error = UserError("another rank does not answer", to_do)
     if isinstance(error, UserError):
         print(f"error: {one_line(error, names)}", file=sys.stderr)
     else:

@@ -27,7 +27,7 @@ def test_the_code_of_a_page_runs(page, tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("page", [*PAGES, "trainers.md", "sources.md", "ranks.md"])
+@pytest.mark.parametrize("page", [*PAGES, "trainers.md", "sources.md", "ranks.md", "launching.md", "scaling.md"])
 def test_links_lead_to_files(page):
     for link in re.findall(r"\]\(([^)#]+)\)", (ROOT / "docs" / page).read_text()):
         assert link.startswith("http") or (ROOT / "docs" / link).exists(), link

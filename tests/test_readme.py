@@ -7,7 +7,7 @@ import torch
 from tests.support.scripts import ROOT, here
 from tests.support.wheel_user import run_readme
 
-CODE = ["beton", "pipelines", "runtime", "benchmarks", "tests", "rn_configs", "vit_configs"]
+CODE = ["beton", "pipelines", "runtime", "benchmarks", "tests", "rn_configs", "vit_configs", "launch_configs"]
 
 
 def test_tables_are_up_to_date():

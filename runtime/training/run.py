@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 
 from beton.errors import UserError
 from beton.files import publish
@@ -15,7 +16,7 @@ from beton.loading.base import Pipeline
 from runtime import verdict
 from runtime.launch import Rank
 from runtime.outputs import check_file
-from runtime.training import checkpoint, engine, resume, sinks
+from runtime.training import checkpoint, engine, resume, sinks, sync_bn
 from runtime.training.background import on_host
 from runtime.training.checkpoint import Position
 from runtime.training.checkpoint_manager import CheckpointManager
@@ -30,7 +31,10 @@ from runtime.training.tracer import Tracer
 
 
 def parallel(model: torch.nn.Module, training, rank: Rank) -> torch.nn.Module:
-    """The model as it is trained: compiled if section `training` says so, its gradients averaged over the ranks."""
+    """The model as it is trained: compiled and its batch norm synchronised if section `training` says so, its gradients
+    averaged over the ranks."""
+    if training.sync_bn and rank.world_size > 1:
+        model = sync_bn.synchronised(model, rank.device)
     if training.compile:
         # For each size of images anew: code for any size is slower. All batches of a size have the same length
         model.compile(mode=training.compile_mode, dynamic=False)
@@ -66,6 +70,7 @@ def run_recipe(recipe: engine.Recipe, settings, rank: Rank, data: Data, validati
             print(f"=> the weights name no classes: those of {settings.data.val_dataset} are taken, in their order")
         _evaluate_only(recipe, settings, rank, validation)
         return
+    _check_same_start(rank, start)
     folder = _open_folder(settings, rank, start)
     if rank.first:
         parameters = sum(p.numel() for p in recipe.model.parameters()) / 1e6
@@ -79,6 +84,22 @@ def run_recipe(recipe: engine.Recipe, settings, rank: Rank, data: Data, validati
         torch.manual_seed(settings.training.seed + rank.rank)  # or all ranks would drop out the same
     checkpoint.set_generators(start.generators)
     _fit(recipe, settings, rank, data, validation, folder, start.position)
+
+
+def _check_same_start(rank: Rank, start: Start) -> None:
+    """Raise UserError where another rank has found another checkpoint, or none: it is on a disk that is not shared."""
+    if rank.world_size == 1:
+        return
+    found = [None] * rank.world_size
+    dist.all_gather_object(found, (start.position.epoch, start.position.batch))
+    for number, position in enumerate(found):
+        if position != found[0]:
+            (epoch, batch), (other_epoch, other_batch) = found[0], position
+            raise UserError(
+                f"rank 0 starts after {epoch} epochs and {batch} batches, rank {number} after {other_epoch} and "
+                f"{other_batch}",
+                "give a logging.folder that all machines share",
+            )
 
 
 def _evaluate_only(recipe: engine.Recipe, settings, rank: Rank, validation: Pipeline) -> None:

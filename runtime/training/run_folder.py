@@ -38,8 +38,7 @@ class RunFolder:
 
         `auto`: it may exist, from a run that was interrupted before its first checkpoint.
         """
-        name = name or f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid4().hex[:6]}"
-        folder = Path(parent) / name
+        folder = Path(parent) / (name or new_name())
         if auto and os.path.exists(folder / "final_weights.pt"):
             raise UserError(f"{folder} has final weights but no checkpoint to resume from", "give another logging.name")
         try:
@@ -118,6 +117,11 @@ class RunFolder:
         values |= {"best": ",".join(line["best"])} if "best" in line else {}
         texts = (f"{k}={v:.4g}" if isinstance(v, float) else f"{k}={v}" for k, v in values.items())
         print("=> " + " ".join(texts), flush=True)
+
+
+def new_name() -> str:
+    """A name for a run that has none: the time, and six letters by which runs of a second differ."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{uuid4().hex[:6]}"
 
 
 def _params(path: Path) -> dict:

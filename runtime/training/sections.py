@@ -98,6 +98,7 @@ def add_running(config: Config) -> None:
         compile_mode=Param(one_of(*_COMPILE_MODES), "torch.compile's mode", default="default"),
         seed=Param(between(INT, 0, 2**31 - 1), "of weights, order and augmentations", default=0),
         distributed=Param(BOOL, "start dist.world_size processes (not needed under torchrun)", default=0),
+        sync_bn=Param(BOOL, "batch norm's statistics over the batches of all ranks", default=0),
         eval_only=Param(BOOL, "only evaluate model.weights, model.pretrained or training.resume", default=0),
         resume=Param(PATH, "resume this checkpoint.pt or run folder; auto: the folder logging.name, if it has one"),
         trace=Param(PATH, "write a Chrome trace of ten steps (torch.profiler) into this file"),
@@ -117,6 +118,25 @@ def add_running(config: Config) -> None:
         world_size=Param(between(INT, 1, 1024), "number of processes", default=1),
         address=Param(STR, "address of rank 0", default="localhost"),
         port=Param(between(INT, 1, 65_535), "port of rank 0", default=12355),
+        timeout=Param(
+            between(INT, 1, 86_400), "seconds without an answer of another rank until the run ends", default=600
+        ),
+    )
+    Section("launch", "as a job of Slurm, by submitit", config_descriptor=config).params(
+        slurm=Param(BOOL, "submit the training, which is requeued and goes on after a preemption", default=0),
+        local=Param(BOOL, "the same as a job on this machine, without Slurm: wait for its end", default=0),
+        nodes=Param(between(INT, 1, 4096), "number of machines", default=1),
+        gpus=Param(between(INT, 0, 64), "GPUs on each of them, with a rank each", default=0),
+        tasks=Param(between(INT, 1, 1024), "ranks on each machine (null: one for each GPU, or one)"),
+        cpus=Param(between(INT, 1, 1024), "cores for each rank (null: data.num_workers)"),
+        memory=Param(LARGE, "GB on each machine (null: as the cluster is set up)"),
+        minutes=Param(between(INT, 1, 100_000), "time limit; at its end the job is requeued", default=1440),
+        requeues=Param(between(INT, 0, 1000), "how often it is requeued at its time limit", default=10),
+        signal_seconds=Param(between(INT, 1, 3600), "how long before the limit the signal comes", default=120),
+        partition=Param(STR, "partition (null: the cluster's default)"),
+        account=Param(STR, "account (null: your default)"),
+        sbatch=Param(STR, "more options of sbatch, such as '--qos=low --exclude=n1,n2 --exclusive'", default=""),
+        setup=Param(STR, "a command before the ranks start, such as 'module load cuda'"),
     )
 
 

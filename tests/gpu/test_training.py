@@ -124,7 +124,7 @@ def test_a_run_and_its_resumption(device, betons, tmp_path, arch):
 @rehearsed_slowly
 def test_a_compiled_model_takes_two_resolutions(device):
     model = recipe("timm:test_resnet", "sgd", device=device).model
-    training = SimpleNamespace(compile=True, compile_mode="default")
+    training = SimpleNamespace(compile=True, compile_mode="default", sync_bn=False)
     images = [torch.randn(4, 3, side, side, device=device) for side in (32, 64)]
     expected = [model.eval()(image) for image in images]
     compiled = parallel(model, training, Rank(0, 1, torch.device(device)))
@@ -137,8 +137,9 @@ import sys
 from types import SimpleNamespace as S
 from runtime import launch
 from tests.support import ranks
-training, there = S(distributed=1, device="cuda", tf32=1), S(world_size=2, address="localhost", port=int(sys.argv[1]))
-launch.run(ranks.one_fails, S(training=training, dist=there, data=S(gpu=0)))
+training, job = S(distributed=1, device="cuda", tf32=1), S(slurm=0, local=0)
+there = S(world_size=2, address="localhost", port=int(sys.argv[1]), timeout=600)
+launch.run(ranks.one_fails, S(training=training, dist=there, data=S(gpu=0), launch=job))
 """
 
 

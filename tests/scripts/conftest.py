@@ -18,6 +18,7 @@ from tests.support.nonsense import (
     MODES,
     PROFILE,
     QUASI,
+    SCALING,
     SERIAL,
     SOAK,
     TRANSFORMERS,
@@ -83,6 +84,7 @@ def _base(script: str, place, betons, photo_folder) -> dict:
             "bench.gb": 0.001,
         },
         QUASI: {"bench.out": place / "work/a.json", "bench.samples": 1000, "bench.ranks": 8, "bench.batch_size": 1},
+        SCALING: {"scale.out": place / "work/a.md"},
         SERIAL: {"bench.out": place / "work/a.json", "bench.rounds": 1, "bench.seconds": 0},
         SOAK: {"soak.datasets": betons["val"], "soak.out": place / "work/a.json", "soak.minutes": 0.01},
     }[script]  # fmt: skip

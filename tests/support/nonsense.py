@@ -14,11 +14,11 @@ from tests.support.scripts import ROOT
 IMAGENET, TRANSFORMERS, WRITE, PROFILE = (
     "train_imagenet.py", "train_transformers.py", "write_dataset.py", "profile_loaders.py",
 )  # fmt: skip
-AGAINST, CALLABLES, CEILING, FORMATS, GPU, MODES, SERIAL, SOAK, VIEWS, CACHED, QUASI = (
+AGAINST, CALLABLES, CEILING, FORMATS, GPU, MODES, SERIAL, SOAK, VIEWS, CACHED, QUASI, SCALING = (
     f"benchmarks/{name}.py"
     for name in (
         *("against_ffcv", "callables", "ceiling", "block_formats", "gpu", "storage_modes", "serial_cost", "soak"),
-        *("views", "cached_ranks", "quasi_random"),
+        *("views", "cached_ranks", "quasi_random", "scaling"),
     )
 )
 LONG = "x" * 10_000

@@ -1,5 +1,6 @@
 """What ranks do in the tests of runtime.launch; processes that are spawned import it."""
 
+import signal
 import sys
 import time
 
@@ -29,3 +30,11 @@ def all_leave_after_a_signal(settings, rank) -> None:
     dist.destroy_process_group = lambda: time.sleep(10_000)
     print("interrupted", file=sys.stderr)
     raise SystemExit(143)
+
+
+def one_fails_and_one_hears_nothing(settings, rank) -> None:
+    """Rank 0 waits in a way that no signal but SIGKILL ends, as in NCCL."""
+    if rank.rank == 1:
+        raise UserError("rank 1 is broken", "repair it")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    time.sleep(10_000)

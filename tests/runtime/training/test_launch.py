@@ -33,7 +33,7 @@ def test_an_environment_that_is_not_torchruns(monkeypatch, environment):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match="; start with torchrun"):
-        launch.run(None, None)
+        launch.run(None, SimpleNamespace(launch=SimpleNamespace(slurm=0, local=0)))
 
 
 _RUN = """
@@ -41,8 +41,9 @@ import sys
 from types import SimpleNamespace as S
 from runtime import launch
 from tests.support import ranks
-training, there = S(distributed=1, device="cpu", tf32=1), S(world_size=2, address="localhost", port=int(sys.argv[2]))
-launch.run(getattr(ranks, sys.argv[1]), S(training=training, dist=there, data=S(gpu=0)))
+training, job = S(distributed=1, device="cpu", tf32=1), S(slurm=0, local=0)
+there = S(world_size=2, address="localhost", port=int(sys.argv[2]), timeout=600)
+launch.run(getattr(ranks, sys.argv[1]), S(training=training, dist=there, data=S(gpu=0), launch=job))
 """
 
 
@@ -51,6 +52,7 @@ launch.run(getattr(ranks, sys.argv[1]), S(training=training, dist=there, data=S(
     [
         ("one_fails", 2, "error: rank 1 is broken; repair it"),
         ("one_has_a_bug", 1, "ZeroDivisionError: a bug"),
+        ("one_fails_and_one_hears_nothing", 2, "error: rank 1 is broken; repair it"),
         ("all_leave_after_a_signal", 143, "interrupted"),
     ],
 )
