@@ -35,7 +35,7 @@ class Task:
     `sampling`: which samples an epoch has, None for all (sampling.py). `timed`: count where the threads of the loader
     spend their time (times.py). `views`: several of each image by name, (stages, how many), and `with_geometry` which
     part of its photo each image shows; of beton.Loader only. `with_indices`: a pipeline that can adds the numbers of
-    its samples to a batch, as `indices`.
+    its samples to a batch, as `indices`. `cache`: the folder that a data set of URLs is fetched into.
     """
 
     dataset: str
@@ -59,6 +59,7 @@ class Task:
     views: Mapping[str, tuple[str, int]] | None = None
     with_geometry: bool = False
     with_indices: bool = False
+    cache: str | None = None
 
     @property
     def float_dtype(self) -> Any:
@@ -68,13 +69,19 @@ class Task:
         return torch.float32 if self.dtype is None else self.dtype
 
     def order(
-        self, num_samples: int, epoch: int, pages: np.ndarray | None = None, drop_last: bool | None = None
+        self,
+        num_samples: int,
+        epoch: int,
+        pages: np.ndarray | None = None,
+        drop_last: bool | None = None,
+        groups: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """What is read in an epoch: this rank's samples (int64) in their order, and their random keys (uint64).
 
         `pages` (int64, one a sample) is where each lies in its file, for data sets that are not held in memory.
+        `groups` (int64, one a sample): where they are shuffled, those of a lower number come first.
         """
-        views = self._views(num_samples, epoch, pages)  # sample + num_samples * number of the view
+        views = self._views(num_samples, epoch, pages, groups)  # sample + num_samples * number of the view
         if self.repeats > 1:
             step = num_samples * (1 + int(views.max()) // num_samples)
             length = orders.repeated_length(len(views), self.world_size)
@@ -83,7 +90,7 @@ class Task:
         share = orders.rank_share(views, self.batch_size, self.rank, self.world_size, drop_last)
         return share % num_samples, sample_keys(self.seed, epoch, share)
 
-    def _views(self, num_samples: int, epoch: int, pages: np.ndarray | None) -> np.ndarray:
+    def _views(self, num_samples: int, epoch: int, pages, groups: np.ndarray | None) -> np.ndarray:
         """The samples of all ranks in their order, before repeated augmentation."""
         if self.sampling is None:
             views, count = np.arange(num_samples), num_samples
@@ -93,9 +100,11 @@ class Task:
         if not self.shuffle or (self.sampling is not None and self.sampling.is_ordered):
             return views
         if self.in_memory or pages is None:
-            return views[orders.random_order(count, self.seed, epoch)]
-        window = _WINDOW_PER_BATCH * self.batch_size
-        return views[orders.quasi_random_order(pages[views % num_samples], window, self.seed, epoch)]
+            views = views[orders.random_order(count, self.seed, epoch)]
+        else:
+            window = _WINDOW_PER_BATCH * self.batch_size
+            views = views[orders.quasi_random_order(pages[views % num_samples], window, self.seed, epoch)]
+        return views if groups is None else views[np.argsort(groups[views % num_samples], kind="stable")]
 
     def batches(self, num_samples: int, epoch: int = 0) -> int:
         """Batches of this rank in an epoch; raises UserError when there are none."""
