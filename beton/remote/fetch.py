@@ -200,12 +200,12 @@ class Remote:
             if done == end - start:
                 return
             for chunk in self._store.stream(self.url, self.about, start + done, end):
-                self._go_on(stop)
                 _write(file, chunk, start + done)
                 done += len(chunk)
                 partial.rows[row, 2] = done
                 with self._counting:
                     self.bytes += len(chunk)
+                self._go_on(stop)
 
         try:
             with open(partial.bytes, "rb+", buffering=0) as file:  # its own: it may be late for what follows
@@ -348,10 +348,9 @@ def _said(file: IO[bytes]) -> dict | None:
 
 def _say(file: IO[bytes], text: bytes) -> None:
     with suppress(OSError):  # the disk is full: those that wait find out for themselves
-        file.seek(0)
-        file.truncate()
-        file.write(text)
-        file.flush()
+        file.raw.seek(0)  # not through the buffer, which would be written again when the file is closed
+        file.raw.truncate()
+        file.raw.write(text)
 
 
 def _note_path(path: Path) -> Path:
