@@ -194,6 +194,7 @@ class Remote:
         is_whole = len(partial.rows) == 1 and partial.tables == 1  # the server may know no ranges
 
         def rest() -> None:
+            self._go_on(stop)
             if is_whole:
                 partial.rows[row, 2] = 0
             done = int(partial.rows[row, 2])

@@ -40,6 +40,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.folder, self.upstream, self.faults = folder, upstream, Faults()
         self.sent: list[Sent] = []
+        self.held: set[str] = set()
         self.lock, self.ended = threading.Lock(), threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -63,6 +64,7 @@ class Server(ThreadingHTTPServer):
         """Break off the answers that are held."""
         self.ended.set()
         self.faults.holds = {}
+        self.held.clear()
         self.ended = threading.Event()
 
     def handle_error(self, *_) -> None:
@@ -152,8 +154,10 @@ class _Handler(BaseHTTPRequestHandler):
             most = planned.pop(0) if planned else None
         for piece in pieces:
             with server.lock:
-                held = server.faults.holds.get(name)
-                held = held is not None and server.bytes_of(name) + len(piece) > held
+                most_of_all = server.faults.holds.get(name)
+                if most_of_all is not None and server.bytes_of(name) + len(piece) > most_of_all:
+                    server.held.add(name)  # from now on nothing of it is sent
+                held = name in server.held
                 if not held:
                     if most is not None:
                         piece = piece[: most - sent.size]

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from beton.remote.urls import place_of
 from tests.support.betons import copied, sha256
 from tests.support.remote import STAGES, Server, load, times_sent
 from tests.support.scripts import ENVIRONMENT, ROOT, Forked, here
+from tests.support.waiting import held_and_written, wait_until
 
 PARTS = [f"train-{number}-of-4.beton" for number in range(1, 5)]
 
@@ -44,26 +44,6 @@ def same(one, other):
 
 def each_byte_once(server, name):
     return set(times_sent(server, name, (server.folder / name).stat().st_size)) == {1}
-
-
-def wait_until(what):
-    """Until `what()` is true; the test's own limit ends it otherwise."""
-    ended = threading.Event()
-    for _ in range(60_000):
-        if what():
-            return
-        ended.wait(0.002)
-    raise AssertionError("it has not come to that")
-
-
-def all_written(server, cache, name):
-    """Whether what was sent of a file has been written and noted."""
-    path = place_of(f"{server.url}/{name}", cache)
-    try:
-        rows = np.fromfile(path.with_name(f".{name}.ranges"), np.uint8).tobytes().partition(b"\n")[2]
-    except FileNotFoundError:
-        return False
-    return np.frombuffer(rows, "<i8").reshape(-1, 3)[:, 2].sum() == server.bytes_of(name)
 
 
 def test_a_file_gives_the_batches_of_the_local_one(server, shown, tmp_path, capfd):
@@ -110,7 +90,7 @@ def test_training_begins_while_later_files_are_on_their_way(server, tmp_path):
             pytest.raises(UserError, match="epoch that has the files"),
         ):
             local.load_state_dict(state)
-        wait_until(lambda: all_written(server, tmp_path, PARTS[2]))
+        wait_until(lambda: held_and_written(server, tmp_path, PARTS[2]))
         read.close()  # an epoch that is left early waits for nothing
     server.release()
     with beton.Loader(parts_of(server), 4, image=STAGES, cache=tmp_path, workers=2) as loader:
@@ -178,7 +158,7 @@ def test_an_object_that_changes_is_an_error(server, tmp_path):
     server.faults.holds = {name: 50_000}
     arrival = Arrival(url, tmp_path)
     with arrival.open():
-        wait_until(lambda: all_written(server, tmp_path, name))
+        wait_until(lambda: held_and_written(server, tmp_path, name))
         server.faults.etag = "two"
         server.release()
         with pytest.raises(UserError, match="train.beton has changed while it was being fetched"):
@@ -236,8 +216,7 @@ for pretended in (False, True):
     try:
         beton.open(url, folder)
     except beton.UserError as error:
-        print(error)
-subprocess.run(["mount", "-o", "remount,size=100m", folder], check=True)
+    subprocess.run(["mount", "-o", "remount,size=100m", folder], check=True)
 print(len(beton.open(url, folder)))
 """
 
@@ -278,7 +257,7 @@ def test_one_process_fetches_for_all(server, tmp_path):
 def test_another_goes_on_where_one_is_killed(server, tmp_path):
     server.faults.holds = {PARTS[1]: 40_000}
     ranks = start(server, tmp_path, 3)
-    wait_until(lambda: all_written(server, tmp_path / "cache", PARTS[1]) and server.bytes_of(PARTS[1]) > 30_000)
+    wait_until(lambda: held_and_written(server, tmp_path / "cache", PARTS[1]))
     holder = next(rank for rank in ranks if _locks(rank.pid, f".{PARTS[1]}.lock"))
     holder.kill()
     assert holder.end() == -9
@@ -300,13 +279,13 @@ def _locks(pid, name):
 
 
 def test_all_get_the_error_of_the_one_that_fetches(server, tmp_path):
-    server.faults.breaks = {PARTS[1]: [100_000] * 3 + [0] * 1000}
     server.faults.holds = {PARTS[1]: 30_000}
     ranks = start(server, tmp_path, 3)
-    wait_until(lambda: all_written(server, tmp_path / "cache", PARTS[1]) and server.bytes_of(PARTS[1]) > 20_000)
+    wait_until(lambda: held_and_written(server, tmp_path / "cache", PARTS[1]))
+    server.faults.statuses = {PARTS[1]: 403}
     server.release()
     assert [rank.end() for rank in ranks] == [2] * 3
-    assert all(f"{PARTS[1]} broke" in rank.errors for rank in ranks)
+    assert all(f"no permission to read {server.url}/{PARTS[1]}" in rank.errors for rank in ranks)
     assert not list(tmp_path.rglob(PARTS[1]))
 
 
