@@ -1,6 +1,7 @@
 """Files from a web server that breaks off, changes its mind or says no; one fetch for all processes of a machine."""
 
 import os
+import pickle
 import shutil
 import subprocess
 import sys
@@ -153,6 +154,20 @@ def test_errors_have_names(server, tmp_path):
     assert not list(tmp_path.rglob("*.beton"))
 
 
+def test_any_file_system_of_fsspec(shown, tmp_path):
+    memory = pytest.importorskip("fsspec").filesystem("memory")
+    for path in shown.glob("train-*"):
+        memory.pipe(f"/sets/{path.name}", path.read_bytes())
+    local = [shown / name for name in PARTS]
+    assert same(batches("memory://sets/train-*.beton", [1], cache=tmp_path), batches(local, [1]))
+    mixed_up = [f"memory://sets/{name}" for name in PARTS[:2]] + local[2:]
+    assert same(batches(mixed_up, [1], cache=tmp_path), batches(local, [1]))
+    with beton.Loader(mixed_up, 8, image=STAGES, cache=tmp_path) as loader:
+        again = pickle.loads(pickle.dumps(loader))
+        assert same(list(map(tuple, again)), list(map(tuple, loader)))
+        again.close()
+
+
 def test_an_object_that_changes_is_an_error(server, tmp_path):
     url, name = f"{server.url}/train.beton", "train.beton"
     server.faults.holds = {name: 50_000}
@@ -232,6 +247,7 @@ def test_full_disk(server, tmp_path):
     )
     if done.returncode == 77 or "unshare" in done.stderr:
         pytest.skip("this user may not mount a disk")
+    assert done.returncode == 0, done.stderr
     before, within, _, count = done.stdout.splitlines()
     assert "has room for 0.3 MB, and 0.5 MB are to be fetched" in before, done.stderr
     assert "cannot write" in within and "No space left" in within and "give another `cache`" in within
