@@ -17,7 +17,8 @@ from typing import Any
 from beton.errors import UserError
 from beton.remote.urls import without_secrets
 
-# Bytes that are read at most at a time; a request to a store that cannot stream; seconds until a silent server is given up
+# Bytes that are read at most at a time, and in a request to a store that cannot stream; seconds that a server may be
+# silent
 CHUNK, PIECE, TIMEOUT = 1 << 18, 4 << 20, 30
 # Where fsspec's systems have what tells two versions of an object apart
 _VERSIONS = ("ETag", "etag", "generation", "blob_id", "LastModified", "last_modified", "updated", "mtime", "created")

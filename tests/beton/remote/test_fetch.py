@@ -231,7 +231,8 @@ for pretended in (False, True):
     try:
         beton.open(url, folder)
     except beton.UserError as error:
-    subprocess.run(["mount", "-o", "remount,size=100m", folder], check=True)
+        print(error)
+subprocess.run(["mount", "-o", "remount,size=100m", folder], check=True)
 print(len(beton.open(url, folder)))
 """
 
