@@ -1,6 +1,8 @@
 """The commands of `python -m beton`. Exit status: 0; 1 where check or compare found something; 2 for errors."""
 
+import contextlib
 import difflib
+import sys
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -152,7 +154,9 @@ def fetch_command(url: str, cache: str | None = None) -> int:
     """Fetch files, unless they are there; print their paths."""
     from beton.remote.arrival import fetch
 
-    print(*fetch(url, cache), sep="\n")
+    with contextlib.redirect_stdout(sys.stderr):  # what is printed are the paths alone
+        paths = fetch(url, cache)
+    print(*paths, sep="\n")
     return 0
 
 

@@ -10,9 +10,11 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import numpy as np
 
+from beton import progress
 from beton.errors import UserError
 from beton.files import partial_path
 from beton.format.card import card_path
@@ -20,7 +22,7 @@ from beton.format.file import BetonFile
 from beton.format.joined import JoinedFile
 from beton.format.parts import is_url
 from beton.remote.fetch import Remote, Stopped
-from beton.remote.stores import open_store
+from beton.remote.stores import Fsspec, Http, open_store
 from beton.remote.urls import items_of, place_of, without_secrets
 from beton.workers import in_order
 
@@ -42,8 +44,8 @@ class Arrival:
         self.text, self.cache, self._rank = text, Path(os.path.abspath(cache)), rank
         self._stop, self._changed, self._thread = threading.Event(), threading.Condition(), None
         self._error: BaseException | None = None
-        self._started = time.monotonic()
-        self.files = [self._file(item) for item in items_of(text, lambda url: open_store(url).listed(url))]
+        self._started, self._stores = time.monotonic(), {}
+        self.files = [self._file(item) for item in items_of(text, lambda url: self._store(url).listed(url))]
         self._remotes = [file for file in self.files if isinstance(file, Remote)]
         for _ in in_order(lambda i: self._remotes[i].look(), 0, len(self._remotes), _LOOKS, 1):
             pass
@@ -51,7 +53,15 @@ class Arrival:
         self._here = np.zeros(len(self.files), np.bool_)
 
     def _file(self, item: str) -> Remote | str:
-        return Remote(item, place_of(item, self.cache), open_store(item), self._stop) if is_url(item) else item
+        return Remote(item, place_of(item, self.cache), self._store(item), self._stop) if is_url(item) else item
+
+    def _store(self, url: str) -> Http | Fsspec:
+        """One for all files of a server or bucket: it keeps its connections."""
+        parts = urlsplit(url)
+        of = parts.scheme, parts.netloc
+        if of not in self._stores:
+            self._stores[of] = open_store(url)
+        return self._stores[of]
 
     def _check_room(self) -> None:
         """Raise UserError where the disk cannot hold what is missing; hours before it would be full."""
@@ -60,10 +70,14 @@ class Arrival:
             free = shutil.disk_usage(self.cache).free
         except OSError as error:
             raise UserError(f"cannot write {self.cache} ({error.strerror})", "give another `cache`") from None
-        missing = sum(remote.missing() for remote in self._remotes)
+        missing = self.missing()
         if missing > free:
             what = f"{self.cache} has room for {_size(free)}, and {_size(missing)} are to be fetched into it"
             raise UserError(what, "make room, or give another `cache`")
+
+    def missing(self) -> int:
+        """Bytes that are still to be fetched."""
+        return sum(remote.missing() for remote in self._remotes)
 
     # As a file
 
@@ -109,10 +123,11 @@ class Arrival:
 
     # What has come
 
-    def wait(self, samples: np.ndarray | None = None) -> None:
-        """Until the files of these samples (int64), or all, are there and checked. Raises what fetching failed of."""
+    def wait(self, samples: np.ndarray | None = None, seconds: float | None = None) -> bool:
+        """Until the files of these samples (int64), or all, are there and checked, or so many seconds have passed;
+        whether they are there. Raises what fetching failed of."""
         if self._here.all():
-            return
+            return True
         wanted = np.ones(len(self.files), np.bool_)
         if samples is not None:
             wanted[:] = False
@@ -123,7 +138,10 @@ class Arrival:
                     raise copy.copy(self._error)
                 if self._stop.is_set():
                     raise RuntimeError(f"the loader of {without_secrets(self.text)} is closed")
-                self._changed.wait(1)  # with a limit, so that a signal is seen on every system
+                self._changed.wait(seconds or 1)  # with a limit, so that a signal is seen on every system
+                if seconds is not None:
+                    break
+            return bool(self._here[wanted].all())
 
     def paths(self) -> list[str]:
         """Where the files are, once they are there."""
@@ -184,8 +202,13 @@ def fetch(text: str, cache: str | Path | None) -> list[str]:
     """The paths of the files of a text with URLs, once they have all been fetched into `cache`. Raises UserError."""
     arrival = Arrival(text, cache)
     try:
-        with arrival.open():
-            arrival.wait()
+        missing = arrival.missing()
+        with arrival.open(), progress.bar(missing // 10**6, "MB") as shown:
+            before = 0
+            while not arrival.wait(seconds=0.2):
+                now = (missing - arrival.missing()) // 10**6
+                shown.update(now - before)
+                before = now
         return arrival.paths()
     finally:
         arrival.close()

@@ -290,7 +290,7 @@ class Remote:
             return
         with _lock_file(self.path) as file:
             before = _said(file)
-            while not system.lock(file):
+            while not _lock(file, self.path.parent):
                 if ready():
                     yield False
                     return
@@ -337,6 +337,14 @@ def _lock_file(path: Path) -> Iterator[IO[bytes]]:
         raise no_room(path.parent, error) from None
     with file:
         yield file
+
+
+def _lock(file: IO[bytes], folder: Path) -> bool:
+    try:
+        return system.lock(file)
+    except OSError as error:  # some network disks have no locks
+        what = f"cannot lock a file in {folder} ({error.strerror or error})"
+        raise UserError(what, "give a `cache` on a disk of this machine") from None
 
 
 def _said(file: IO[bytes]) -> dict | None:

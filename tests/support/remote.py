@@ -209,3 +209,11 @@ def load(text: str, cache: str, out: str, given: dict, start: int = 0, environme
         except beton.UserError as error:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
+
+
+def prepare(environment: dict, *_) -> None:
+    """In a process of its own, before it begins."""
+    import os
+
+    os.environ.update(environment)
+    make_small()

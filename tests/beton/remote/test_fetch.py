@@ -311,7 +311,9 @@ def test_all_get_the_error_of_the_one_that_fetches(server, tmp_path):
 
 def test_fetch_command(server, tmp_path, capsys):
     assert main(["fetch", f"{server.url}/train.beton", f"--cache={tmp_path}"]) == 0
-    *_, path = capsys.readouterr().out.splitlines()
+    shown = capsys.readouterr()
+    path = shown.out.strip()
+    assert shown.err.count("=> fetched") == 1
     assert main(["check", path]) == 0
     with pytest.raises(UserError, match="give `cache`"):
         main(["info", f"{server.url}/train.beton"])

@@ -1,5 +1,6 @@
 """A real S3 server on the loopback (moto's), behind one that counts what it sends."""
 
+import functools
 import os
 
 import pytest
@@ -8,8 +9,9 @@ import torch
 import beton
 from beton.errors import UserError
 from tests.support.betons import sha256
-from tests.support.remote import STAGES, Server, load, times_sent
+from tests.support.remote import STAGES, Server, load, prepare, times_sent
 from tests.support.scripts import Forked
+from tests.support.training import RESNET, Run
 from tests.support.waiting import held_and_written, wait_until
 
 pytest.importorskip("s3fs", reason="s3fs is not installed (extra test)")
@@ -138,3 +140,29 @@ def test_an_object_that_changes_between_ranges(s3, moto, shown, tmp_path):
             arrival.wait()
     arrival.close()
     assert not list(tmp_path.rglob(name))
+
+
+@pytest.mark.slow
+def test_training_that_is_killed_while_files_arrive_ends_with_the_weights_of_one_that_is_not(s3, shown, tmp_path):
+    given = RESNET | {
+        "data.train_dataset": URL,
+        "data.val_dataset": shown / "train.beton",
+        "training.batch_size": 4,
+        "training.epochs": 2,
+    }
+    hook = functools.partial(prepare, s3.environment)
+    s3.faults.holds = {PARTS[2]: 30_000}
+    cache, folder = tmp_path / "cache", tmp_path / "killed"
+    run = Run(folder, given | {"data.cache": cache}, hook=hook)
+    run.wait_for(lambda: run.steps >= 1 and held_and_written(s3, cache, PARTS[2]))
+    assert run.is_running, run.errors
+    run.kill()
+    run.end()
+    s3.release()
+    run = Run(folder, given | {"data.cache": cache}, hook=hook)
+    assert run.end() == 0, run.errors
+    assert "resum" in run.output and counts(s3) == ONCE
+    whole = Run(tmp_path / "whole", given | {"data.cache": tmp_path / "other"}, hook=hook)
+    assert whole.end() == 0, whole.errors
+    one, other = (torch.load(r.run / "final_weights.pt") for r in (run, whole))
+    assert one.keys() == other.keys() and all(one[name].equal(other[name]) for name in one)
