@@ -154,7 +154,7 @@ def test_training_that_is_killed_while_files_arrive_ends_with_the_weights_of_one
     s3.faults.holds = {PARTS[2]: 30_000}
     cache, folder = tmp_path / "cache", tmp_path / "killed"
     run = Run(folder, given | {"data.cache": cache}, hook=hook)
-    run.wait_for(lambda: run.steps >= 1 and held_and_written(s3, cache, PARTS[2]))
+    run.wait_for(lambda: (folder / "run/checkpoint.pt").exists() and held_and_written(s3, cache, PARTS[2]))
     assert run.is_running, run.errors
     run.kill()
     run.end()
