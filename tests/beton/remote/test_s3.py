@@ -161,7 +161,7 @@ def test_training_that_is_killed_while_files_arrive_ends_with_the_weights_of_one
     s3.release()
     run = Run(folder, given | {"data.cache": cache}, hook=hook)
     assert run.end() == 0, run.errors
-    assert "resum" in run.output and counts(s3) == ONCE
+    assert "Resuming" in run.output and counts(s3) == ONCE
     whole = Run(tmp_path / "whole", given | {"data.cache": tmp_path / "other"}, hook=hook)
     assert whole.end() == 0, whole.errors
     one, other = (torch.load(r.run / "final_weights.pt") for r in (run, whole))
