@@ -1,4 +1,4 @@
-"""python -m beton check|info|preview|compare|export|merge|split FILE ..."""
+"""python -m beton check|info|preview|compare|export|merge|split|fetch FILE ..."""
 
 import sys
 

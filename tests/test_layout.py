@@ -18,8 +18,9 @@ SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - {"setup"}
 # From the bottom: each may import what lies below it
 FLOORS = [{"beton"}, {"pipelines", "runtime"}, SCRIPTS]
 LIBRARY = {"numpy", "numba", "torch", "cv2", "PIL", "beton"}
-# For what a part of it does: the references of stages, a progress bar, a kernel for CUDA, sources of other formats
-IN_FUNCTIONS = {"torchvision", "timm", "tqdm", "ffcv", "pyarrow", "scipy", "huggingface_hub"}
+# For what a part of it does: the references of stages, a progress bar, a kernel for CUDA, sources of other formats,
+# URLs
+IN_FUNCTIONS = {"torchvision", "timm", "tqdm", "ffcv", "pyarrow", "scipy", "huggingface_hub", "fsspec"}
 
 
 def files_of(package):

@@ -8,7 +8,7 @@ from collections import namedtuple
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +17,9 @@ from beton.errors import DamagedSample, UserError
 from beton.format.card import card_path, checked_checksums, decoded_names, read_card
 from beton.format.maps import FileMap, JoinedMap
 from beton.format.tables import Tables, read_tables
+
+if TYPE_CHECKING:
+    from beton.remote.arrival import Arrival
 
 _ADVICE = "give the path of a .beton, or write one"
 
@@ -31,6 +34,8 @@ class BetonFile:
     Raises UserError when it is not a complete .beton, or its card is that of another file. Close it, or use it as a
     context manager. Any number of threads may read.
     """
+
+    arrival: Arrival | None = None  # of a file that is still on its way
 
     def __init__(self, path: str | Path, card_at: Path | None = None):
         self.path, self._absolute = str(path), os.path.abspath(path)

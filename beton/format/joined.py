@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import namedtuple
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import accumulate, chain
 from mmap import ALLOCATIONGRANULARITY
@@ -15,7 +15,7 @@ import numpy as np
 from beton.errors import DamagedSample, UserError
 from beton.format.file import BetonFile
 from beton.format.maps import JoinedMap
-from beton.format.parts import absolute, in_order, of_the_write, paths_of, text_of
+from beton.format.parts import absolute, in_order, is_remote, of_the_write, paths_of, text_of
 from beton.format.tables import Column
 
 # Entries of a card that are one for all files where they are the same in all, and those that are added up
@@ -33,12 +33,17 @@ _COMMON = (
 _SUMS = ("samples_per_class", "samples_per_mode", "bytes_per_mode", "notes")
 
 
-def open_beton(path: str | Path | Sequence[str | Path]) -> BetonFile:
+def open_beton(path: str | Path | Sequence[str | Path], cache: str | Path | None = None) -> BetonFile:
     """Open a .beton, or several as one: a path, a list of paths, a pattern, or a text of these with commas.
 
+    URLs (s3://bucket/train-*.beton, https://...) are fetched into the folder `cache` first, unless they are there.
     Raises UserError for what is no complete .beton, and for files that are not one data set.
     """
     text = text_of(path)
+    if is_remote(text):
+        from beton.remote.arrival import fetch
+
+        text = text_of(fetch(text, cache))
     paths = paths_of(text)
     return BetonFile(paths[0]) if paths == [text] else JoinedFile(text, paths)
 
@@ -49,11 +54,11 @@ class JoinedFile(BetonFile):
     Each begins at a multiple of the largest page size in one range of addresses, so that no page has samples of two.
     """
 
-    def __init__(self, text: str, paths: list[str]):
+    def __init__(self, text: str, paths: list[str], opened: Callable[[str], BetonFile] = BetonFile):
         self.path, self.parts, self._absolute = text, [], absolute(text)
         try:
             for path in paths:
-                self.parts.append(BetonFile(path))
+                self.parts.append(opened(path))
             self.parts = in_order(self.parts, text)
             self._check()
         except BaseException:

@@ -23,11 +23,13 @@ class MappedFile:
             raise UserError(f"{file.path} has no checksums", "leave out `verify`, or write the dataset again")
         self.path, self._file, self._verify = file.path, file, verify
         self._stored = [column for column in file.columns.values() if column.sizes is not None]
-        self._map = file.map_to_cache() if cached else file.map()
+        self._map, self.arrival = file.map_to_cache() if cached else file.map(), file.arrival
         self.bytes = self._map.bytes
 
     def close(self) -> None:
         """Unmap it, once nobody holds a part of it any more. No thread may be reading."""
+        if self.arrival is not None:
+            self.arrival.close()
         self.bytes = None
         self._map.close()
 
@@ -38,7 +40,8 @@ class MappedFile:
 
     def check(self, samples: np.ndarray) -> None:
         """To be called before samples (int64) are read. Raises IndexError for one that the file has not, DamagedSample
-        for one whose checksum differs, UserError when the file was truncated since it was opened.
+        for one whose checksum differs, UserError when the file was truncated since it was opened. Waits for what is
+        still on its way.
 
         Reading what has been truncated would end the process (SIGBUS).
         """
@@ -47,6 +50,8 @@ class MappedFile:
         wrong = samples[(samples < 0) | (samples >= len(self._file))]
         if len(wrong):
             raise IndexError(f"sample {wrong[0]} of {self.path} is out of range; it has {len(self._file)} samples")
+        if self.arrival is not None:
+            self.arrival.wait(samples)
         if self._stored and not self._map.is_whole(self._stored[0], samples):
             raise UserError(f"{self.path} was truncated while it was in use", "write the dataset again")
         if self._verify:

@@ -5,6 +5,7 @@ card says of which write it is.
 """
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from glob import glob, has_magic
@@ -64,7 +65,19 @@ def paths_of(text: str) -> list[str]:
 
 def absolute(text: str) -> str:
     """The same for a process in another folder."""
-    return os.path.abspath(text) if os.path.exists(text) else ",".join(map(os.path.abspath, text.split(",")))
+    if os.path.exists(text):
+        return os.path.abspath(text)
+    return ",".join(path if is_url(path) else os.path.abspath(path) for path in text.split(","))
+
+
+def is_url(path: str) -> bool:
+    """Whether a path is a URL, such as s3://bucket/train.beton."""
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", path) is not None
+
+
+def is_remote(text: str) -> bool:
+    """Whether one of the files that a text stands for is to be fetched from elsewhere."""
+    return any(map(is_url, text.split(","))) and not os.path.exists(text)
 
 
 def in_order(files: list[Any], text: str) -> list[Any]:

@@ -45,18 +45,8 @@ class Tables:
 def read_tables(file: IO[bytes], path: str) -> Tables:
     """Read and check the tables of an open file; raises UserError when they cannot be those of a complete one."""
     size = os.fstat(file.fileno()).st_size
-    header = _read_header(file, path, size)
-    num_fields, num_samples = int(header["num_fields"]), int(header["num_samples"])
-    fields_end = HEADER.itemsize + num_fields * DESCRIPTOR.itemsize
-    if fields_end > size:
-        raise _damaged(path, "its field table is truncated")
-    descriptors = _records(file, path, DESCRIPTOR, num_fields, HEADER.itemsize)
-    type_ids = _type_ids(path, descriptors)
-    try:
-        fields = by_type_id(path, type_ids, [d["arguments"].tobytes() for d in descriptors])
-    except ValueError as error:
-        raise _damaged(path, str(error)) from None
-    record = metadata_record([field.record for field in fields.values()])
+    header, descriptors, type_ids, fields, record = _read_layout(file, path, size)
+    num_samples, fields_end = int(header["num_samples"]), HEADER.itemsize + len(descriptors) * DESCRIPTOR.itemsize
     tables_end, table_at = fields_end + num_samples * record.itemsize, int(header["alloc_table_ptr"])
     if tables_end > size:
         raise _damaged(path, "its metadata is truncated")
@@ -79,6 +69,32 @@ def read_tables(file: IO[bytes], path: str) -> Tables:
             raise _damaged(path, why)
         columns[name] = Column(name, field, type_ids[name], records, sizes)
     return Tables(num_samples, int(header["page_size"]), columns, checksum)
+
+
+def extent(file: IO[bytes], path: str, size: int) -> tuple[int, int]:
+    """Where the tables at the beginning of an open file of `size` bytes end, and where those at its end begin.
+
+    Reads the header and the descriptors of the fields only. Raises UserError when it can be no complete file.
+    """
+    header, descriptors, _, _, record = _read_layout(file, path, size)
+    end = HEADER.itemsize + len(descriptors) * DESCRIPTOR.itemsize + int(header["num_samples"]) * record.itemsize
+    if end > header["alloc_table_ptr"]:
+        raise _damaged(path, "its metadata is truncated")
+    return end, int(header["alloc_table_ptr"])
+
+
+def _read_layout(file: IO[bytes], path: str, size: int) -> tuple:
+    """The header, the fields' descriptors, their types' numbers, the fields, and the dtype of a sample's metadata."""
+    header = _read_header(file, path, size)
+    if HEADER.itemsize + int(header["num_fields"]) * DESCRIPTOR.itemsize > size:
+        raise _damaged(path, "its field table is truncated")
+    descriptors = _records(file, path, DESCRIPTOR, int(header["num_fields"]), HEADER.itemsize)
+    type_ids = _type_ids(path, descriptors)
+    try:
+        fields = by_type_id(path, type_ids, [d["arguments"].tobytes() for d in descriptors])
+    except ValueError as error:
+        raise _damaged(path, str(error)) from None
+    return header, descriptors, type_ids, fields, metadata_record([field.record for field in fields.values()])
 
 
 def _damaged(path: str, why: str) -> UserError:

@@ -1,6 +1,8 @@
 """The commands of `python -m beton`. Exit status: 0; 1 where check or compare found something; 2 for errors."""
 
+import contextlib
 import difflib
+import sys
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -20,6 +22,7 @@ HELP = """usage: {program} check FILE             read everything, name every da
        {program} export FILE FOLDER     write the photos as files: class folders, or --format=webdataset
        {program} merge OUT FILE ...     write several files as one
        {program} split FILE N [FOLDER]  write N parts of a file, beside it or into a folder
+       {program} fetch URL              have a file, or several, from elsewhere in a folder: --cache=FOLDER
 
 FILE may be several files that are read as one: a pattern in quotes, such as 'train-*.beton' (not for split).
 
@@ -147,6 +150,16 @@ def split_command(path: str, count: str, folder: str | None = None) -> int:
     return 0
 
 
+def fetch_command(url: str, cache: str | None = None) -> int:
+    """Fetch files, unless they are there; print their paths."""
+    from beton.remote.arrival import fetch
+
+    with contextlib.redirect_stdout(sys.stderr):  # what is printed are the paths alone
+        paths = fetch(url, cache)
+    print(*paths, sep="\n")
+    return 0
+
+
 def info_command(path: str) -> int:
     """Print what is inside."""
     with open_beton(path) as file:
@@ -205,6 +218,7 @@ COMMANDS: dict[str, tuple[Callable[..., int], int, int]] = {
     "export": (export_command, 2, 2),
     "merge": (merge_command, 2, 10**6),
     "split": (split_command, 2, 3),
+    "fetch": (fetch_command, 1, 1),
 }
 # Options of a command: keywords of its function
-OPTIONS: dict[str, tuple[str, ...]] = {"export": ("format",)}
+OPTIONS: dict[str, tuple[str, ...]] = {"export": ("format",), "fetch": ("cache",)}

@@ -88,6 +88,10 @@ class Pipeline:
         """How an epoch is mixed (cache.py), where that is not at random."""
         return self.task.window(self.num_samples, self.pages())
 
+    def groups(self, epoch: int) -> np.ndarray | None:
+        """The group of each sample (int64), where an epoch has these one after another."""
+        return None
+
     def finish(self) -> list[Any] | None:
         """What is left to do on a GPU for each column of a batch (to_device.py); None for nothing."""
         return None
@@ -139,11 +143,11 @@ class Pipeline:
         """This rank's samples of an epoch (int64) and their keys (uint64)."""
         # With skip, what would be dropped takes the place of what is damaged
         drop_last = self.task.drop_last and self.task.on_error != SKIP
-        return self.task.order(self.num_samples, epoch, self.pages(), drop_last)
+        return self.task.order(self.num_samples, epoch, self.pages(), drop_last, self.groups(epoch))
 
     def samples(self, epoch: int, batch: int) -> np.ndarray:
         """The samples (int64) of a batch as the order has them: none is left out or replaced by `on_error`."""
-        samples, _ = self.task.order(self.num_samples, epoch, self.pages())
+        samples, _ = self.task.order(self.num_samples, epoch, self.pages(), groups=self.groups(epoch))
         return samples[batch * self.task.batch_size : (batch + 1) * self.task.batch_size]
 
     def damaged(self, error: DamagedSample, replaced: bool) -> None:

@@ -8,9 +8,13 @@ once for each stage. Here the crop, a flip and a move behind it, and normalize a
 
 from __future__ import annotations
 
+import itertools
+import os
+import sys
+import weakref
 from collections import deque, namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from functools import partial
 from keyword import iskeyword
 from pathlib import Path
@@ -21,11 +25,12 @@ import numpy as np
 
 from beton import system
 from beton.errors import DamagedSample, UserError
+from beton.format.file import BetonFile
 from beton.format.joined import open_beton
 from beton.format.mapped import MappedFile
-from beton.format.parts import absolute, text_of
+from beton.format.parts import absolute, is_remote, text_of
 from beton.loading.after import Called
-from beton.loading.cache import AHEAD, Cache, Pages, Schedule
+from beton.loading.cache import AHEAD, LEAD, Cache, Pages, Schedule
 from beton.loading.columns import Columns, as_pipelines, class_names, decoders
 from beton.loading.damage import POLICIES, RAISE, SKIP, SUBSTITUTE, no_substitute, read_substitute
 from beton.loading.position import Positioned
@@ -40,6 +45,8 @@ if TYPE_CHECKING:
 
     from beton.loading.statistics import Statistics
 
+# Batches that are read before one is used, with those whose pages are asked for and those that are copied to a GPU
+_AHEAD_IN_ALL = AHEAD + LEAD + 4
 # What a thread takes at a time, in numbers that come out: few enough to stay in its cache, enough to hide what it costs
 # to hand them out. At least 8 samples: of small ones more, so that Python costs less than they do.
 _CHUNK_NUMBERS, _FEWEST, _MOST = 8 * 224 * 224 * 3, 8, 1024
@@ -52,7 +59,9 @@ class Loader(Positioned):
     (channels_last; of `dtype`, or uint8 without normalize), ints int64, N, floats float64, N, arrays and tensors N x
     their shape, lists of N strings, bytes or objects (beton/format/fields). It stays as it is while it is held.
 
-    `path`: the file, or several as one: a list, or a pattern such as 'train-*.beton'. `batch_size`: samples in a batch.
+    `path`: the file, or several as one: a list, or a pattern such as 'train-*.beton'. URLs are fetched into the folder
+    `cache`, once for all processes of a machine, and used as they come (docs/remote.md). `batch_size`: samples in a
+    batch.
     A keyword for each field: its stages as text, e.g. image="rrc(224)|flip|normalize", or a list of texts and callables
     (beton.on_image, beton.on_batch), where it takes some, or None to leave it out. `fields`: the same as a dict, for
     fields whose names are those of other arguments. `views`: several views of each image by name, (stages, how
@@ -85,6 +94,7 @@ class Loader(Positioned):
     on_error = POLICIES
     verifies = True
     _as_dict = False
+    _parts: np.ndarray | None = None  # which file holds each sample (int64), where an epoch may have these in turn
     _after: Mapping[str, list] = MappingProxyType({})  # what is called with the batches of a column
 
     def __init__(
@@ -115,6 +125,7 @@ class Loader(Positioned):
         verify: bool = False,
         timed: bool = False,
         cache_gb: float | None = None,
+        cache: str | Path | None = None,
         **field: str | list | None,
     ):
         self._as_dict = as_dict
@@ -129,6 +140,7 @@ class Loader(Positioned):
                 text_of(path), batch_size, system.cores() if workers is None else workers, stages, seed, rank,
                 world_size, str(device), dtype, shuffle, drop_last, in_memory, repeats, on_error, verify, columns,
                 sampling, timed, views, with_geometry, with_indices, cache_gb,
+                None if cache is None else os.path.abspath(cache),
             )
         )  # fmt: skip
 
@@ -137,7 +149,7 @@ class Loader(Positioned):
     def open(self) -> None:
         """Open the file and plan its columns; raises UserError."""
         task, self._absolute = self.task, absolute(self.task.dataset)
-        with open_beton(task.dataset) as file:
+        with self._opened() as file:
             self.num_samples, self.classes, self.fields = len(file), class_names(file), file.fields
             cached = task.cache_gb is not None and not task.in_memory
             self._mapped = MappedFile(file, task.verify, cached)
@@ -161,8 +173,31 @@ class Loader(Positioned):
         if self._caches:
             self._mapped.no_read_ahead()
         # Two for each thread of what is in work at a time
-        share = -(-(_AHEAD + 1) * task.batch_size // (2 * task.usable_workers))
+        share = -(-(AHEAD + 1) * task.batch_size // (2 * task.usable_workers))
         self._chunk = max(_FEWEST, min(_CHUNK_NUMBERS // max(1, self._columns.numbers), share, _MOST))
+
+    def _opened(self) -> BetonFile:
+        """The file; one of URLs, of which no more than the tables need be there yet."""
+        if not is_remote(self.task.dataset):
+            return open_beton(self.task.dataset)
+        from beton.remote.arrival import Arrival, mixed
+
+        arrival = Arrival(self.task.dataset, self.task.cache, self.task.rank)
+        file = arrival.open()
+        weakref.finalize(self, arrival.close)
+        if len(arrival.files) > 1:
+            parts = arrival.parts()
+            apart = mixed(file.labels, parts)
+            self._parts = parts if apart is None else None
+            if apart is not None and self.task.shuffle and self.task.rank == 0:
+                which = file.parts[apart].path
+                print(f"note: the first epoch waits for all files: {which} has other classes than all", file=sys.stderr)
+        return file
+
+    def groups(self, epoch: int) -> np.ndarray | None:
+        """In epoch 0 the samples of files that are fetched come file by file. A rule of the epoch, not of what is there
+        already, so that the same seed gives the same batches."""
+        return self._parts if epoch == 0 else None
 
     def release(self) -> None:
         """Let go of the file."""
@@ -178,7 +213,23 @@ class Loader(Positioned):
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple]:
         made = super()._batches(epoch, start)
+        if self._mapped.arrival is not None:
+            made = self._as_they_come(made, epoch, start)
         return Called(self._after, self.task).with_batches(made, epoch, start) if self._after else made
+
+    def _as_they_come(self, made: Iterator[tuple], epoch: int, start: int) -> Iterator[tuple]:
+        """The batches, each when its samples and those that are read ahead are there: nobody waits in a thread, where
+        an epoch that is left early would wait too."""
+        samples, size = self.order(epoch)[0], self.task.batch_size
+        first = 0 if self.task.on_error == SKIP else start * size
+        with closing(made):
+            for end in itertools.count((start + 1 + _AHEAD_IN_ALL) * size, size):
+                self._mapped.arrival.wait(samples[first:end])
+                first = end
+                batch = next(made, None)
+                if batch is None:
+                    return
+                yield batch
 
     def batch_of(self, columns: tuple) -> Any:
         """A named tuple, or a dict."""

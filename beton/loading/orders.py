@@ -45,6 +45,14 @@ def _mixed(places: np.ndarray, draws: np.ndarray, window: int) -> np.ndarray:
     return np.argsort(np.where(when > count, 2 * count - when, when), kind="stable")
 
 
+def grouped(order: np.ndarray, groups: np.ndarray, lanes: int = 1) -> np.ndarray:
+    """An order of `lanes` with the samples of lower groups first in each lane; `groups` (int64): of its samples."""
+    made = np.empty_like(order)
+    for lane in range(lanes):
+        made[lane::lanes] = order[lane::lanes][np.argsort(groups[lane::lanes], kind="stable")]
+    return made
+
+
 def rank_share(order: np.ndarray, batch_size: int, rank: int, world_size: int, drop_last: bool) -> np.ndarray:
     """The part of a global order that one rank reads.
 

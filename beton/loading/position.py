@@ -53,7 +53,8 @@ class Positioned(Pipeline):
     def state_dict(self) -> dict[str, Any]:
         """The position: the epoch, how many of its batches were handed out, and what they depend on."""
         epoch, batch = self._begun or (self.epoch, self._next_start())
-        return {"epoch": epoch, "batch": batch, "num_samples": self.num_samples, **self._depends_on()}
+        state = {"epoch": epoch, "batch": batch, "num_samples": self.num_samples, **self._depends_on()}
+        return state | ({"file_by_file": True} if self.groups(epoch) is not None else {})
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another loader of the same samples, seed and batches was. Raises UserError if it had others."""
@@ -64,6 +65,9 @@ class Positioned(Pipeline):
             if state.get(name) != value:
                 what = f"the state is of a loader with {name}={state.get(name)}, and this one has {value}"
                 raise UserError(what, "open it with the same, or begin an epoch by set_epoch()")
+        if state["batch"] and state.get("file_by_file", False) != (self.groups(state["epoch"]) is not None):
+            what = "the state is of an epoch that has the files of URLs one after another, or this one is and it is not"
+            raise UserError(what, "open the data set from where it was, or begin an epoch by set_epoch()")
         self.epoch, self._begun = int(state["epoch"]), None
         self._start = self.epoch, int(state["batch"])
 

@@ -34,7 +34,7 @@ class Task:
     `sampling`: which samples an epoch has, None for all (sampling.py). `timed`: count where the threads of the loader
     spend their time (times.py). `views`: several of each image by name, (stages, how many), and `with_geometry` which
     part of its photo each image shows; of beton.Loader only. `with_indices`: a pipeline that can adds the numbers of
-    its samples to a batch, as `indices`.
+    its samples to a batch, as `indices`. `cache`: the folder that a data set of URLs is fetched into.
     """
 
     dataset: str
@@ -59,6 +59,7 @@ class Task:
     with_geometry: bool = False
     with_indices: bool = False
     cache_gb: float | None = None
+    cache: str | None = None
 
     @property
     def float_dtype(self) -> Any:
@@ -68,14 +69,20 @@ class Task:
         return torch.float32 if self.dtype is None else self.dtype
 
     def order(
-        self, num_samples: int, epoch: int, pages: Pages | None = None, drop_last: bool | None = None
+        self,
+        num_samples: int,
+        epoch: int,
+        pages: Pages | None = None,
+        drop_last: bool | None = None,
+        groups: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """What is read in an epoch: this rank's samples (int64) in their order, and their random keys (uint64).
 
-        `pages` is where each lies in its file, for data sets that are not held in memory.
+        `pages` is where each lies in its file, for data sets that are not held in memory. `groups` (int64, one a
+        sample): where they are shuffled, those of a lower number come first.
         """
         # sample + num_samples * number of the view
-        views, lanes = self._views(num_samples, epoch, pages)
+        views, lanes = self._views(num_samples, epoch, pages, groups)
         if self.repeats > 1:
             step = num_samples * (1 + int(views.max()) // num_samples)
             length = orders.repeated_length(len(views), self.world_size)
@@ -90,7 +97,7 @@ class Task:
             return None
         return window_of(self, num_samples, pages)
 
-    def _views(self, num_samples: int, epoch: int, pages: Pages | None) -> tuple[np.ndarray, int]:
+    def _views(self, num_samples: int, epoch: int, pages: Pages | None, groups) -> tuple[np.ndarray, int]:
         """The samples of all ranks in their order, before repeated augmentation, and of how many lanes it is."""
         if self.sampling is None:
             views, count = np.arange(num_samples), num_samples
@@ -101,10 +108,11 @@ class Task:
             return views, 1
         window = self.window(count, pages)
         if window is None:
-            return views[orders.random_order(count, self.seed, epoch)], 1
-        of_view = pages.of_sample[views % num_samples]
-        order = orders.quasi_random_order(of_view, window.pages, self.seed, epoch, window.lanes)
-        return views[order], window.lanes
+            views, lanes = views[orders.random_order(count, self.seed, epoch)], 1
+        else:
+            of_view, lanes = pages.of_sample[views % num_samples], window.lanes
+            views = views[orders.quasi_random_order(of_view, window.pages, self.seed, epoch, lanes)]
+        return views if groups is None else orders.grouped(views, groups[views % num_samples], lanes), lanes
 
     def batches(self, num_samples: int, epoch: int = 0) -> int:
         """Batches of this rank in an epoch; raises UserError when there are none."""

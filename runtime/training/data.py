@@ -1,9 +1,11 @@
 """The pipelines of a run: one for training, one for validation."""
 
 import dataclasses
+import os
 
 import torch
 
+from beton.format.parts import is_remote, text_of
 from beton.loading.base import Pipeline
 from beton.loading.task import Task
 from beton.plugins import load_file
@@ -22,7 +24,8 @@ class Data:
         for path in data.plugins.split(",") if data.plugins else []:
             load_file(path)
         self._task = Task(
-            dataset=data.train_dataset,
+            dataset=here(data.train_dataset, data),
+            cache=None if data.cache is None else os.path.abspath(data.cache),
             stages={},
             batch_size=settings.training.batch_size,
             workers=data.num_workers,
@@ -55,7 +58,7 @@ class Data:
         stages = self._settings.data.val_stages.replace("{res}", str(validation.resolution))
         task = dataclasses.replace(
             self._task,
-            dataset=self._settings.data.val_dataset,
+            dataset=here(self._settings.data.val_dataset, self._settings.data),
             stages={"image": stages.replace("{ratio}", str(validation.crop_ratio))},
             batch_size=validation.batch_size,
             shuffle=False,
@@ -74,3 +77,12 @@ class Data:
         if self._training is not None:
             self._training.close()
             self._training = None
+
+
+def here(dataset: str | None, data) -> str | None:
+    """The data set for the loader of section `data`: our own takes URLs, for all others it is fetched first."""
+    if dataset is None or data.loader == "beton" or not is_remote(dataset):
+        return dataset
+    from beton.remote.arrival import fetch
+
+    return text_of(fetch(dataset, data.cache))

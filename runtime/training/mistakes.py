@@ -27,14 +27,14 @@ _COLUMNS, _TILE, _TEXT = 8, 160, 46
 class Photos:
     """The photos of a data set, a .beton or a folder of class folders, by their number."""
 
-    def __init__(self, dataset: str):
+    def __init__(self, dataset: str, cache: str | None = None):
         self._file = self._source = None
         if Path(dataset).is_dir():
             from beton.sources.imagefolder import open_source
 
             self._source = open_source(dataset, "val")
         else:
-            self._file = open_beton(dataset)
+            self._file = open_beton(dataset, cache)
             self._names = self._file.names
 
     def name(self, sample: int) -> str:
@@ -69,17 +69,18 @@ class Outcome:
             return
         predictions, logging = self.collector.gather(self._rank), self._settings.logging
         if predictions is not None:
-            report(folder, predictions, self._settings.data.val_dataset, logging.worst, bool(logging.predictions))
+            data, keep = self._settings.data, bool(logging.predictions)
+            report(folder, predictions, data.val_dataset, logging.worst, keep, data.cache)
 
 
-def report(folder: Path, predictions: Predictions, dataset: str, worst: int, keep: bool) -> None:
+def report(folder: Path, predictions: Predictions, dataset: str, worst: int, keep: bool, cache=None) -> None:
     """Write the files into a run folder; `worst` photos (0: none of these files), `keep` predictions.npz too.
 
     Raises UserError where a file cannot be written.
     """
     from runtime.training.mistakes_plots import bars_png, confusion_png  # matplotlib takes a while
 
-    photos = Photos(dataset)
+    photos = Photos(dataset, cache)
     try:
         if keep:
             names = [photos.name(sample) for sample in predictions.samples.tolist()]

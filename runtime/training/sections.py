@@ -22,6 +22,7 @@ NAMES = {
     "batch_size": "training.batch_size",
     "repeats": "training.repeats",
     "seed": "training.seed",
+    "cache": "data.cache",
     "world_size": "dist.world_size",
 }
 
@@ -46,9 +47,12 @@ def add_data(config: Config) -> None:
     )
     Section("data", "data related", config_descriptor=config).params(
         train_dataset=Param(
-            PATHS, "a .beton or several ('train-*.beton', or with commas), or a photo folder for data.loader=torch"
+            PATHS,
+            "a .beton or several ('train-*.beton', or with commas), or a photo folder for data.loader=torch; "
+            "or URLs (s3://..., gs://..., hf://..., https://...)",
         ),
         val_dataset=Param(PATHS, "the same, for validation", required=True),
+        cache=Param(PATH, "the folder that files of URLs are fetched into, once for all ranks of a machine"),
         num_workers=Param(WORKERS, "threads or processes of the loader, on each rank", required=True),
         in_memory=Param(BOOL, "the dataset fits into memory; else it is read nearly in sequence", required=True),
         gpu=Param(between(INT, 0, 1023), "which GPU, when not distributed", default=0),
