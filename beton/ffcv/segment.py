@@ -82,8 +82,8 @@ class Segment:
     """`operations` of the pipeline `name` (the first is a decoder, if `decodes`) for batches of up to `batch_size`.
 
     `state`: before them; afterwards the state behind them. Operations' attributes are read, and their code made, when
-    it is constructed: once an epoch. What they draw depends on (seed, epoch, batch, rank), `name` and their place.
-    `pinned`: their arrays are in page-locked memory. run() may be called from several threads at a time.
+    it is constructed: once an epoch. What they draw depends on (seed, epoch, batch, its first sample), `name` and their
+    place. `pinned`: their arrays are in page-locked memory. run() may be called from several threads at a time.
 
     Raises UserError, or what an operation raises, with its name and the pipeline's.
     """
@@ -98,13 +98,12 @@ class Segment:
         source: Source | None = None,
         decodes: bool = False,
         seed: int = 0,
-        rank: int = 0,
         first: int = 0,
         pinned: bool = False,
     ):
         """`first`: the place of the first operation in the pipeline."""
         self.name, self._batch_size, self._pinned = name, batch_size, pinned
-        self._seed, self._rank, self._first = seed & ((1 << 63) - 1), rank, first
+        self._seed, self._first = seed & ((1 << 63) - 1), first
         self._source = source or Source()
         self._begins_with = state
         self._steps: list[_Step] = []
@@ -178,8 +177,9 @@ class Segment:
         """What the operations make of a batch (array or tensor; a decoder needs none) of the samples `indices` (int64),
         the `number`-th of an epoch: an array or a tensor, whose memory is not used again while it is held."""
         indices = np.ascontiguousarray(indices, np.int64)
-        key = sample_keys(self._seed ^ _SET_APART, epoch, np.array([number]))[0]
-        for part in (self._rank, zlib.crc32(self.name.encode())):
+        # With its first sample, so that processes that share an epoch do not draw the same
+        key = sample_keys(self._seed ^ _SET_APART, epoch, indices[:1])[0]
+        for part in (number, zlib.crc32(self.name.encode())):
             key = np.uint64(bits(key, 0, part))
         for place, step in enumerate(self._steps, self._first):
             with self._naming(step.operation, number, epoch, indices):

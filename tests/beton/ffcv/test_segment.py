@@ -75,7 +75,7 @@ def test_draws_depend_on_seed_epoch_and_batch_and_not_on_threads():
         made = list(threads.map(lambda number: run(one, 1, number), range(12)))
     assert all(torch.equal(a, b) for a, b in zip(wanted, made, strict=True))
     assert torch.equal(wanted[0], run(segment(*chain, seed=3), 1))
-    others = [run(one, 2), wanted[1], run(segment(*chain, seed=4), 1), run(segment(*chain, seed=3, rank=1), 1)]
+    others = [run(one, 2), wanted[1], run(segment(*chain, seed=4), 1), one.run(IMAGES.copy(), INDICES[::-1], 1, 0)]
     assert not any(torch.equal(wanted[0], other) for other in others)
 
 
@@ -184,8 +184,9 @@ def test_a_decoder_of_a_user_reads_the_file():
 def test_functions_of_numba_s_own_threads_run_one_at_a_time():
     @numba.njit(parallel=True)
     def inner(images, target):
-        for i in numba.prange(len(images)):
-            target[i] = images[i] + 1
+        flat, made = images.reshape(-1), target.reshape(-1)
+        for i in numba.prange(len(flat)):
+            made[i] = flat[i] + 1
 
     def outer(images, target):
         inner(images, target)
@@ -202,7 +203,7 @@ def _adding(amount, table=None):
         return x + amount
 
     def code(images, target):
-        target[:] = images + inner(1) if table is None else images + table[0]
+        target[0, 0, 0, 0] = inner(images[0, 0, 0, 0]) if table is None else table[0]
         return target
 
     return code
@@ -219,10 +220,10 @@ def test_a_digest_sees_all_that_a_function_is_made_of():
 def test_equal_operations_are_compiled_once_and_changed_attributes_count():
     def scaled(factor):
         def code(images, target):
-            target[:] = images * factor
-            return target
+            images[0, 0, 0, 0] = factor
+            return images
 
         return code
 
     assert Compiler.compile(scaled(2)) is Compiler.compile(scaled(2)) is not Compiler.compile(scaled(3))
-    assert [int(run(segment(Own(scaled(k)))).max()) for k in (1, 2)] == [IMAGES.max(), 2 * IMAGES.max()]
+    assert [int(run(segment(Own(scaled(k))))[0, 0, 0, 0]) for k in (1, 2)] == [1, 2]
