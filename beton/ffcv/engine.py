@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -65,8 +64,8 @@ class Engine(Loader):
 
     def run(self, epoch: int, samples: np.ndarray) -> Iterator[tuple]:
         """The batches of an epoch that has these samples (int64)."""
-        of_epoch = copy.copy(self)  # several may be under way
-        of_epoch._epoch, of_epoch._samples = epoch, samples
+        of_epoch = object.__new__(Engine)  # several may be under way
+        vars(of_epoch).update(vars(self), _epoch=epoch, _samples=samples)
         return of_epoch.batches(epoch)
 
     def order(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,1 @@
+"""A folder for PYTHONPATH: see beton/ffcv/alias.py."""
