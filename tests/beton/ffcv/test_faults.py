@@ -1,5 +1,6 @@
-"""Rows of the table of faults (tests/support/faults) again, by FFCV's own names: the scenario of the stock side, word for
-word, with beton.ffcv behind `import ffcv`. Stock fails each of them (tests/faults, --slow)."""
+"""Rows of the table of faults (tests/support/faults) again, by FFCV's own names: the scenarios of the stock side, word
+for word, with beton.ffcv behind `import ffcv`. Stock fails each of them (tests/faults, --slow).
+"""
 
 from dataclasses import replace
 
