@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO
 
@@ -13,6 +14,8 @@ from beton.errors import UserError
 from beton.format.fields import by_type_id
 from beton.format.fields.base import Field
 from beton.format.records import ALLOCATION, DESCRIPTOR, HEADER, VERSION, metadata_record
+
+_TABLE_SIZE = "its allocation table has not the size that it should have"
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,11 @@ class Tables:
     checksum: int
 
 
-def read_tables(file: IO[bytes], path: str) -> Tables:
-    """Read and check the tables of an open file; raises UserError when they cannot be those of a complete one."""
+def read_tables(file: IO[bytes], path: str, custom: Mapping[str, Field] | None = None) -> Tables:
+    """Read and check the tables of an open file; raises UserError when they cannot be those of a complete one.
+
+    `custom`: fields that the library does not know, by name. How many payloads their samples have is theirs.
+    """
     size = os.fstat(file.fileno()).st_size
     header = _read_header(file, path, size)
     num_fields, num_samples = int(header["num_fields"]), int(header["num_samples"])
@@ -53,9 +59,12 @@ def read_tables(file: IO[bytes], path: str) -> Tables:
     descriptors = _records(file, path, DESCRIPTOR, num_fields, HEADER.itemsize)
     type_ids = _type_ids(path, descriptors)
     try:
-        fields = by_type_id(path, type_ids, [d["arguments"].tobytes() for d in descriptors])
+        fields = by_type_id(path, type_ids, [d["arguments"].tobytes() for d in descriptors], custom)
     except ValueError as error:
         raise _damaged(path, str(error)) from None
+    # Not read to find out: with a wrong address it may be most of the file
+    if not custom and (size - int(header["alloc_table_ptr"])) // ALLOCATION.itemsize > num_samples * num_fields:
+        raise _damaged(path, _TABLE_SIZE)
     record = metadata_record([field.record for field in fields.values()])
     tables_end, table_at = fields_end + num_samples * record.itemsize, int(header["alloc_table_ptr"])
     if tables_end > size:
@@ -99,10 +108,8 @@ def _read_header(file: IO[bytes], path: str, size: int) -> np.void:
         raise UserError(f"{path} has no samples", "write a dataset that has some")
     if int(header["page_size"]).bit_count() != 1:
         raise _damaged(path, f"a page size of {header['page_size']}, not a power of two")
-    # Not read to find out: with a wrong address it may be most of the file
-    entries, rest = divmod(size - int(header["alloc_table_ptr"]), ALLOCATION.itemsize)
-    if rest or entries > int(header["num_samples"]) * int(header["num_fields"]):
-        raise _damaged(path, "its allocation table has not the size that it should have")
+    if (size - int(header["alloc_table_ptr"])) % ALLOCATION.itemsize:
+        raise _damaged(path, _TABLE_SIZE)
     return header
 
 

@@ -35,6 +35,7 @@ class Layout:
         self.count = self.index_crc32 = 0
         head = HEADER.itemsize + len(fields) * DESCRIPTOR.itemsize + self._metadata.nbytes
         self._position = None  # of the file, where that is known
+        self._pieces: dict[int, list[tuple[int, int]]] = {}  # address and size, of fields with several payloads a sample
         self._at = self._start = -(-head // _ALIGNMENT) * _ALIGNMENT
 
     def place(self, encoded: list[Encoded], crc32: int, name: str, sample: int | None = None) -> list:
@@ -87,10 +88,13 @@ class Layout:
             address_of[name], self.sizes[name][sample] = at, size
         self._at = self._address(self._size(values)) + self._size(values)
         self.notes.pop(sample, None)
+        self._pieces.pop(sample, None)
         row = []
         for (name, field), (given, _, passed, note) in zip(self.fields.items(), values, strict=True):
             if note:
                 self.notes[sample] = note
+            if name in address_of and field.pieces:
+                self._pieces.setdefault(sample, []).extend(field.pieces(given, address_of[name]))
             if name in address_of:
                 self.passed[name][sample] = passed
             row.append(field.row(given, address_of.get(name, 0)))
@@ -130,11 +134,14 @@ class Layout:
             arguments = np.frombuffer(self.fields[name].arguments(), np.uint8)
             descriptors[i]["arguments"][: len(arguments)] = arguments
         header = np.array((VERSION, len(descriptors), self.page_size, self.count, self._at), HEADER)
-        table = np.zeros((self.count, len(self._stored)), ALLOCATION)
+        whole = [name for name in self._stored if not self.fields[name].pieces]
+        table = np.zeros((self.count, len(whole)), ALLOCATION)
         table["sample_id"] = np.arange(self.count)[:, None]
-        for column, name in enumerate(self._stored):
+        for column, name in enumerate(whole):
             table[:, column]["ptr"] = self.fields[name].addresses(self.records[name])[: self.count]
             table[:, column]["size"] = self.sizes[name][: self.count]
+        pieces = [(sample, *piece) for sample, found in self._pieces.items() for piece in found]
+        table = np.concatenate([table.reshape(-1), np.array(pieces, ALLOCATION)])
         head = header.tobytes() + descriptors.tobytes() + metadata.tobytes()
         self.index_crc32 = zlib.crc32(table.tobytes(), zlib.crc32(head))
         self._file.truncate(self._at)  # so far also where there are no payloads
