@@ -13,8 +13,8 @@ __version__ = "1.0.2"  # of the API
 __all__ = ["DatasetWriter", "Loader", "explain"]
 
 if TYPE_CHECKING:
-    from beton.ffcv.loader.loader import Loader
     from beton.ffcv.explained import explain
+    from beton.ffcv.loader.loader import Loader
     from beton.ffcv.writer import DatasetWriter
 
 _WHERE = {

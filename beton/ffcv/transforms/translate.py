@@ -9,6 +9,7 @@ import numpy as np
 from beton.ffcv.pipeline.allocation_query import AllocationQuery
 from beton.ffcv.pipeline.state import State
 from beton.ffcv.transforms._drawn import Drawn
+from beton.ffcv.transforms._labels import Label
 from beton.kernels.jit import jit
 
 
@@ -44,3 +45,23 @@ class RandomTranslate(Drawn):
         """As before, in other memory."""
         query = AllocationQuery(previous_state.shape, previous_state.dtype)
         return replace(previous_state, jit_mode=True), query
+
+
+@jit
+def _label(labels, target, drawn, parameters):
+    target[:, :-2] = labels
+    for n in range(len(labels)):
+        for k in range(2):
+            target[n, k - 2] = int(drawn[n, k] * (2 * parameters[0] + 1))
+    return target
+
+
+class LabelTranslate(Label):
+    """Where the image that RandomTranslate shows begins in the padded one: row and column, 0 to 2 * `padding`."""
+
+    kernel, kinds, columns = _label, RandomTranslate.kinds, 2
+    parameters = RandomTranslate.parameters
+
+    def __init__(self, padding: int, fill: tuple[int, int, int] = (0, 0, 0), seed: int | None = None):
+        super().__init__()
+        self.padding, self.fill, self.seed = padding, np.array(fill), seed
