@@ -81,6 +81,7 @@ class Loader(Positioned):
 
     on_error = POLICIES
     verifies = True
+    ahead = _AHEAD
     _as_dict = False
     _after: Mapping[str, list] = MappingProxyType({})  # what is called with the batches of a column
 
@@ -221,7 +222,7 @@ class Loader(Positioned):
         with Threads(self._columns.decoders, self.task.usable_workers, self._chunk, self.times) as threads:
             try:
                 while True:
-                    while len(waiting) <= _AHEAD and len(rest) >= fewest:
+                    while len(waiting) <= self.ahead and len(rest) >= fewest:
                         buffers = self._columns.take()
                         waiting.append(self._submit(threads, rest, self.task.batch_size, buffers))
                     if not waiting:
