@@ -50,12 +50,11 @@ def install() -> None:
     for name in [name for name in sys.modules if name == "ffcv" or name.startswith("ffcv.")]:
         del sys.modules[name]
     sys.modules["ffcv"] = importlib.import_module("beton.ffcv")
-    known = os.environ.get("PYTHONPATH", "").split(os.pathsep)
-    paths = [str(_STAND_IN), *filter(None, known)]
-    if str(_ROOT) not in known:
-        paths.append(str(_ROOT))
-    if str(_STAND_IN) not in known:
-        os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    if str(_STAND_IN) not in sys.path:  # multiprocessing hands sys.path to what it starts
+        sys.path.insert(0, str(_STAND_IN))
+    known = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    own = [str(_STAND_IN), str(_ROOT)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([own[0], *(path for path in known if path not in own), own[1]])
 
 
 def check(argv: list[str]) -> None:
@@ -68,10 +67,11 @@ def check(argv: list[str]) -> None:
 
 def run(argv: list[str]) -> None:
     """Run `argv` as Python would, in this process."""
-    install()
     if argv[0] == "-m":
         sys.argv, sys.path[0] = argv[1:], os.getcwd()
+        install()
         runpy.run_module(argv[1], run_name="__main__", alter_sys=True)
     else:
         sys.argv, sys.path[0] = argv, str(Path(argv[0]).resolve().parent)
+        install()
         runpy.run_path(argv[0], run_name="__main__")
