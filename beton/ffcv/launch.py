@@ -15,7 +15,6 @@ from typing import Any
 
 from beton.errors import UserError
 
-_ROOT = Path(__file__).resolve().parents[2]  # where `beton` is imported from
 _STAND_IN = Path(__file__).resolve().parent / "stand_in"
 _USAGE = "python -m beton.ffcv script.py [arguments], or python -m beton.ffcv -m module [arguments]"
 
@@ -53,9 +52,8 @@ def install() -> None:
     sys.modules["ffcv"] = importlib.import_module("beton.ffcv")
     if str(_STAND_IN) not in sys.path:  # multiprocessing hands sys.path to what it starts
         sys.path.insert(0, str(_STAND_IN))
-    known = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    own = [str(_STAND_IN), str(_ROOT)]
-    os.environ["PYTHONPATH"] = os.pathsep.join([own[0], *(path for path in known if path not in own), own[1]])
+    known = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys([str(_STAND_IN), *known]))
 
 
 def check(argv: list[str]) -> None:
