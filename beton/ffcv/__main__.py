@@ -1,36 +1,14 @@
-"""python -m beton.ffcv SCRIPT ... | -m MODULE ...: run it, with `import ffcv` meaning beton.ffcv; in its child
-processes too."""
+"""python -m beton.ffcv script.py [arguments]: a script that was written for FFCV, on this engine."""
 
-import os
-import runpy
 import sys
 
-from beton.ffcv import alias
-
-_USAGE = "error: nothing to run; python -m beton.ffcv SCRIPT.py ..., or python -m beton.ffcv -m MODULE ..."
-
-
-def main(arguments: list[str]) -> int:
-    """Run what the arguments name, as `python` would."""
-    is_module = arguments[:1] == ["-m"]
-    arguments = arguments[is_module:]
-    if not arguments or arguments[0].startswith("-"):
-        print(_USAGE, file=sys.stderr)
-        return 2
-    what, sys.argv = arguments[0], arguments
-    if not is_module and not os.path.exists(what):
-        print(f"error: there is no file {what}; give the path of a script, or -m and a module", file=sys.stderr)
-        return 2
-    alias.install()
-    if is_module:
-        alias.install_for_children()
-        runpy.run_module(what, run_name="__main__", alter_sys=True)
-        return 0
-    sys.path[0] = os.path.dirname(os.path.abspath(what))  # where Python looks first for what a script imports
-    alias.install_for_children()
-    runpy.run_path(what, run_name="__main__")
-    return 0
-
+from beton.errors import UserError
+from beton.ffcv import launch
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    try:
+        launch.check(sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    launch.run(sys.argv[1:])  # its exceptions are shown as Python shows those of the script

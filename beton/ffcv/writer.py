@@ -98,10 +98,6 @@ class _Indexed:
         """For messages."""
         return f"dataset[{self._indices[index]}]"
 
-    def identity(self, index: int) -> str:
-        """Nothing is resumed."""
-        return ""
-
     def read(self, index: int) -> tuple:
         """The values of a sample; what is behind the last field is left out, as FFCV does it."""
         values = self._dataset[self._indices[index]]

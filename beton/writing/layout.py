@@ -56,7 +56,7 @@ class Layout:
             if field.pointer is not None:
                 self._file.write(e.payload if e.payload.nbytes else b"\0")
         self._position = address + size
-        self._enter(step)
+        self._enter(step, address, size)
         return step
 
     def flush(self) -> None:
@@ -66,13 +66,14 @@ class Layout:
     def take_over(self, step: list) -> bool:
         """Enter a sample that an earlier process has placed; False if its payloads do not lie there whole."""
         _, crc32, values = step
-        found = 0
-        for _, size, at in self._places(values):
+        whole, found = self._size(values), 0
+        address = self._address(whole)
+        for _, size, at in self._places(values, address):
             self._file.seek(at)
             found = zlib.crc32(self._file.read(size), found)
         if found != crc32:
             return False
-        self._enter(step)
+        self._enter(step, address, whole)
         return True
 
     def _address(self, size: int) -> int:
@@ -81,12 +82,13 @@ class Layout:
         left = self.page_size - self._at % self.page_size
         return self._at + (left if size > left else 0)
 
-    def _enter(self, step: list) -> None:
+    def _enter(self, step: list, address: int, size: int) -> None:
+        """Enter a sample whose payloads, so many bytes, lie from `address` on."""
         sample, self.crc32s[step[0]], values = step
         address_of = {}
-        for name, size, at in self._places(values):
+        self._at = address + size
+        for name, size, at in self._places(values, address):
             address_of[name], self.sizes[name][sample] = at, size
-        self._at = self._address(self._size(values)) + self._size(values)
         self.notes.pop(sample, None)
         self._pieces.pop(sample, None)
         row = []
@@ -101,12 +103,11 @@ class Layout:
         self._metadata[sample] = tuple(row)
         self.count = max(self.count, sample + 1)
 
-    def _places(self, values: list) -> Iterator[tuple[str, int, int]]:
-        """Name, size and address of each payload of a journal's step that comes next.
+    def _places(self, values: list, at: int) -> Iterator[tuple[str, int, int]]:
+        """Name, size and address of each payload of a journal's step, the first at `at`.
 
         An empty one has an address of its own, and so takes one byte.
         """
-        at = self._address(self._size(values))
         for (name, field), (_, size, *_) in zip(self.fields.items(), values, strict=True):
             if field.pointer is not None:
                 yield name, size, at

@@ -29,7 +29,7 @@ from beton.sources.subset import Part
 from beton.workers import in_order
 from beton.writing import transaction
 from beton.writing.card import make_card
-from beton.writing.journal import Journal, journal_path
+from beton.writing.journal import Journal, NoJournal, journal_path
 from beton.writing.layout import Layout
 from beton.writing.options import WriteOptions, check_fields, differing, identity, part_of
 
@@ -143,7 +143,7 @@ def write(
 
     `fields` says how each value of a sample is stored, in their order. `about` (what the source is) goes into the
     card; `progress(n)` is called as samples are stored, `say(text)` with what was resumed or is kept. Without
-    `with_card` there is none.
+    `with_card` there is none, and an interrupted write cannot be resumed.
 
     Raises UserError for a sample that cannot be read (on_error 'raise'), a full disk, and the like;
     then `path` is as it was, and no temporary file is left behind unless `options.resume` is set.
@@ -182,14 +182,14 @@ def _write_locked(file, source, path: Path, fields, options: WriteOptions, about
     if begun and not options.resume:
         _say_what_is_discarded(path, say)
     layout = Layout(file, fields, encoder.count, page_size(sum(f.largest_payload() for f in fields.values())))
-    now = identity(source, fields, options, about)
+    now = identity(source, fields, options, about) if with_card else {}
     if options.resume and not begun:
         card, text = _complete(path, source, options, now)
         say(text)
         if card is not None:
             transaction.drop_leftovers(path)
             return card
-    with closing(Journal(journal_path(path))) as journal:
+    with closing(Journal(journal_path(path)) if with_card else NoJournal()) as journal:
         done = _Done()
         if options.resume and begun:
             done = _take_over(layout, journal, options, now, progress)

@@ -1,1 +1,0 @@
-"""A folder for PYTHONPATH: see beton/ffcv/alias.py."""
