@@ -17,14 +17,18 @@ from beton.kernels.jit import jit
 @jit
 def uniforms(count, kinds):
     """Numbers from 0 to 1 (float64, count x kinds) from numba's generator of this thread."""
-    return np.random.random((count, kinds))
+    drawn = np.empty((count, kinds))
+    for n in range(count):
+        for k in range(kinds):
+            drawn[n, k] = np.random.random()
+    return drawn
 
 
 @jit
 def seeded(seed, count, kinds):
     """The same from the generator as it is after this seed."""
     np.random.seed(seed)
-    return np.random.random((count, kinds))
+    return uniforms(count, kinds)
 
 
 def ready(code: Callable) -> Callable:

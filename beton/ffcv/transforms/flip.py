@@ -14,13 +14,12 @@ from beton.kernels.jit import jit
 def _flip(images, target, drawn, parameters):
     count, height, width, channels = images.shape
     for n in range(count):
-        if drawn[n, 0] >= parameters[0]:
-            target[n] = images[n]
-            continue
+        mirrored = drawn[n, 0] < parameters[0]
         for y in range(height):
             for x in range(width):
+                source = width - 1 - x if mirrored else x
                 for c in range(channels):
-                    target[n, y, x, c] = images[n, y, width - 1 - x, c]
+                    target[n, y, x, c] = images[n, y, source, c]
     return target
 
 
