@@ -72,7 +72,7 @@ class Written(Custom):
         record = np.frombuffer(bytearray.fromhex(content), np.uint8)
         for at in addresses:
             number = record[at : at + 8].view("<u8")
-            number += np.uint64(address) - np.uint64(_SEEMING)  # wraps
+            number[0] = int(number[0]) - _SEEMING + address
         return record.view(self.record)[0].item()
 
     def pieces(self, values: Any, address: int) -> list[tuple[int, int]]:

@@ -79,14 +79,15 @@ class Engine(Loader):
         from beton.loading.to_device import to_device
 
         samples, keys = self.order(epoch)
-        with closing(self.read(epoch, samples, keys, start)) as batches:
-            with closing(to_device(batches, self.task, make=partial(self._on_gpu, epoch))) as copied:
-                yield from map(tuple, copied)
+        batches = self.read(epoch, samples, keys, start)
+        with closing(to_device(batches, self.task, make=partial(self._on_gpu, epoch))) as copied:
+            yield from map(tuple, copied)
 
     def _on_gpu(self, epoch: int, host: tuple) -> list:
         """What is left for the GPU, in the order of the pipelines."""
         number, samples, *columns = host
-        return [of_it.device(column, samples, epoch, number) for of_it, column in zip(self.planned, columns)]  # noqa: B905
+        paired = zip(self.planned, columns, strict=True)
+        return [of_it.device(column, samples, epoch, number) for of_it, column in paired]
 
     def batch_of(self, columns: tuple) -> tuple:
         """A plain tuple."""

@@ -28,6 +28,7 @@ from beton.format.fields.image import Image
 from beton.format.tables import Column
 from beton.stages.base import Stage
 
+DECODERS = (SimpleRGBImageDecoder, IntDecoder, FloatDecoder, NDArrayDecoder, BytesDecoder)
 FUSED, KERNEL, COMPILED, PLAIN, COPY = "fused", "kernel", "compiled", "plain", "copy"
 
 
@@ -151,8 +152,7 @@ class _Planner:
         decoder.accept_globals(self._records, None)
         if isinstance(decoder, SimpleRGBImageDecoder):
             return self._images()
-        kinds = (IntDecoder, FloatDecoder, NDArrayDecoder, BytesDecoder)
-        if not any(known.is_plain(decoder, kind) for kind in kinds):
+        if not any(known.is_plain(decoder, kind) for kind in DECODERS):
             return None, None
         self._state, _ = decoder.declare_state_and_memory(FIRST_STATE)
         self._steps.append((name_of(decoder), FUSED, "copied by the threads"))
@@ -241,9 +241,7 @@ class _Planner:
     def _segment(self, operations: Sequence[Operation], first: int, decodes: bool) -> tuple[Segment | None, State]:
         if decodes:
             manager = self._context.manager
-            source = Source(
-                self._handler, self._records, manager.compile_reader(), manager.schedule_epoch([]).state
-            )
+            source = Source(self._handler, self._records, manager.compile_reader(), manager.schedule_epoch([]).state)
             return self._of([self._decoder, *operations], FIRST_STATE, first, source, decodes=True)
         return self._of(operations, self._state, first, Source(self._handler, self._records))
 

@@ -105,7 +105,8 @@ class _Indexed:
         if len(values) < len(self._fields):
             raise TypeError(f"it has {len(values)} values; the fields are {', '.join(self._fields)}")
         return tuple(
-            convert(field, value) for convert, field, value in zip(self._as_stored, self._fields.values(), values)  # noqa: B905
+            convert(field, value)
+            for convert, field, value in zip(self._as_stored, self._fields.values(), values, strict=False)
         )
 
 
@@ -114,9 +115,10 @@ def _stored_as(name: str, field: Any) -> LibraryField:
     kind = type(field)
     if kind is RGBImageField:
         return field.stored_as
-    if kind in (NDArrayField, TorchTensorField):
-        stored = library.Array if kind is NDArrayField else library.Tensor
-        return stored(field.dtype if kind is NDArrayField else torch.from_numpy(np.empty(0, field.dtype)).dtype, field.shape)
+    if kind is NDArrayField:
+        return library.Array(field.dtype, field.shape)
+    if kind is TorchTensorField:
+        return library.Tensor(torch.from_numpy(np.empty(0, field.dtype)).dtype, field.shape)
     plain = {IntField: library.Int, FloatField: library.Float, BytesField: library.Bytes, JSONField: library.Json}
     if kind in plain:
         return plain[kind]()

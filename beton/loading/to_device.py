@@ -39,8 +39,8 @@ def to_device(batches, task, finish=None, arrived=None, make=None):
     pair: a function that does on the device what is left to do (normalize), or None; and the place of a further column
     whose rows on the host that function gets as `drawn`, or None. Further columns are not yielded. Without `finish`
     floats get the type of the task. A host batch is held until its copy has ended. `arrived()` is called for each
-    batch, by the thread that asks for it, before its stream waits for the copy. `make`: a function that gives the columns
-    of a host batch in place of all this, on the stream.
+    batch, by the thread that asks for it, before its stream waits for the copy. `make`: a function that gives the
+    columns of a host batch in place of all this, on the stream.
     """
     stream = _stream(str(task.device))
     # Host batches are waited for in a thread, so that one that is copied already is handed over meanwhile

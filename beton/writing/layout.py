@@ -35,7 +35,8 @@ class Layout:
         self.count = self.index_crc32 = 0
         head = HEADER.itemsize + len(fields) * DESCRIPTOR.itemsize + self._metadata.nbytes
         self._position = None  # of the file, where that is known
-        self._pieces: dict[int, list[tuple[int, int]]] = {}  # address and size, of fields with several payloads a sample
+        # Address and size, of fields with several payloads a sample
+        self._pieces: dict[int, list[tuple[int, int]]] = {}
         self._at = self._start = -(-head // _ALIGNMENT) * _ALIGNMENT
 
     def place(self, encoded: list[Encoded], crc32: int, name: str, sample: int | None = None) -> list:

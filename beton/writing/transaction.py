@@ -38,7 +38,8 @@ def _lock(file: IO[bytes], partial: Path, path: Path) -> None:
 
 
 def publish(path: Path, card: dict | None) -> None:
-    """Give the partial file and its card, if it has one, their names. A kill at any point leaves what finish_card() mends."""
+    """Give the partial file and its card, if there is one, their names. A kill at any point leaves what finish_card()
+    mends."""
     target = card_path(path)
     if card is not None:
         _write_aside(target, card_text(card))

@@ -20,7 +20,7 @@ from beton.ffcv.fields.base import Field
 from beton.ffcv.loader.epoch_iterator import EpochIterator
 from beton.ffcv.memory_managers import OSCacheManager, ProcessCacheManager
 from beton.ffcv.pipeline import Compiler, Operation, PipelineSpec
-from beton.ffcv.plan import Context, Planned, Wanted, plan
+from beton.ffcv.plan import DECODERS, Context, Planned, Wanted, plan
 from beton.ffcv.reader import Reader
 from beton.ffcv.traversal_order import QuasiRandom, Random, Sequential
 from beton.ffcv.traversal_order.base import TraversalOrder
@@ -106,7 +106,8 @@ class Loader:
         self.pipeline_specs = _specs(pipelines, mapper, self.reader)
         self.field_name_to_f_ix = {name: number for number, name in enumerate(self.reader.handlers)}
         self._wanted = [
-            Wanted(name, spec.source, spec.decoder, tuple(spec.transforms)) for name, spec in self.pipeline_specs.items()
+            Wanted(name, spec.source, spec.decoder, tuple(spec.transforms))
+            for name, spec in self.pipeline_specs.items()
         ]
         with self.reader.open() as file:
             self._mapped = MappedFile(file)
@@ -126,12 +127,12 @@ class Loader:
 
     def _plan(self) -> None:
         """Read the attributes of decoders and operations; keep what has not changed."""
-        before = self._engine.planned if self._engine else [None] * len(self._wanted)
+        before = self._engine.planned if self._engine is not None else [None] * len(self._wanted)
         planned = [
             plan(wanted, self._context, number, was)
             for number, (wanted, was) in enumerate(zip(self._wanted, before, strict=True))
         ]
-        if self._engine and all(now is was for now, was in zip(planned, before, strict=True)):
+        if self._engine is not None and all(now is was for now, was in zip(planned, before, strict=True)):
             return
         self._engine = Engine(
             self._mapped, planned, self.reader.num_samples, self.batches_ahead, batch_size=self.batch_size,
@@ -210,6 +211,15 @@ def _order(order: Any, loader: Loader, named: Mapping[str, Any]) -> TraversalOrd
     raise ValueError(f"the order {name} is neither an OrderOption nor a class made from TraversalOrder")
 
 
+def _check_places(spec: PipelineSpec, name: str, field: Field) -> None:
+    """Raise UserError for a decoder behind another one: it is not for such a field, or not the first."""
+    for operation in spec.transforms:
+        if isinstance(operation, DECODERS):
+            what = f"{type(operation).__name__} of the pipeline '{name}' is not the first, or not for the field"
+            what += f" '{spec.source}', a {type(field).__name__}"
+            raise UserError(what, f"begin with {field.get_decoder_class().__name__}, or one made from it")
+
+
 def _specs(pipelines: Mapping[str, Any], mapper: Mapping[str, str], reader: Reader) -> dict[str, PipelineSpec]:
     """The pipelines in the order of the columns, each with its decoder; the lists that were given stay as they are."""
     fields, found = reader.handlers, {}
@@ -230,5 +240,6 @@ def _specs(pipelines: Mapping[str, Any], mapper: Mapping[str, str], reader: Read
             what = f"the pipeline '{name}' is of no field of {reader.file_name}; it has {', '.join(fields)}"
             raise UserError(what, "name one of these, or give PipelineSpec(field, decoder, operations)")
         spec.accept_decoder(fields[spec.source].get_decoder_class(), name)
+        _check_places(spec, name, fields[spec.source])
         found[name] = spec
     return found

@@ -16,14 +16,14 @@ class MemoryContext(ABC):
         """What the function that compile_reader() gives needs to know (`storage_state`)."""
         raise NotImplementedError
 
-    def start_batch(self, batch: int) -> None:
-        """Nothing: all of it is there."""
+    def start_batch(self, batch: int) -> None:  # noqa: B027  all of it is there
+        """Nothing."""
 
     def __enter__(self) -> MemoryContext:
         return self
 
     def __exit__(self, *_) -> None:
-        pass
+        return None
 
 
 class MemoryManager(ABC):
