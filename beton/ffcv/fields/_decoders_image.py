@@ -40,6 +40,23 @@ def plain(code: Callable) -> Callable:
     return code
 
 
+def decoded(sample: int, record: Any, payload: np.ndarray) -> np.ndarray:
+    """A stored image (uint8, H x W x 3). Raises ValueError, with the number of the sample, where it is damaged."""
+    try:
+        return decode_image(payload, int(record["mode"]), int(record["height"]), int(record["width"]))
+    except ValueError as error:
+        raise ValueError(f"sample {sample}: {error}") from error
+
+
+def cropped(sample: int, record: Any, payload: np.ndarray, box: Any, output_size: tuple[int, int]) -> np.ndarray:
+    """A part of it (`box`: top, left, height, width), resized. Raises ValueError in the same way."""
+    try:
+        size = int(record["height"]), int(record["width"])
+        return crop_image(payload, int(record["mode"]), size, tuple(box), output_size)
+    except ValueError as error:
+        raise ValueError(f"sample {sample}: {error}") from error
+
+
 class SimpleRGBImageDecoder(Operation):
     """Images as they are stored, all of one size."""
 
@@ -60,9 +77,7 @@ class SimpleRGBImageDecoder(Operation):
         def decode(indices, target, metadata, storage_state):
             for row, sample in enumerate(indices):
                 record = metadata[sample]
-                payload = read(record["data_ptr"], storage_state)
-                size = int(record["height"]), int(record["width"])
-                target[row] = decode_image(payload, int(record["mode"]), *size)
+                target[row] = decoded(sample, record, read(record["data_ptr"], storage_state))
             return target[: len(indices)]
 
         return plain(decode)
@@ -102,9 +117,9 @@ class ResizedCropRGBImageDecoder(SimpleRGBImageDecoder, ABC):
             target = memory[0] if isinstance(memory, tuple) else memory
             for row, sample in enumerate(indices):
                 record = metadata[sample]
-                payload, size = read(record["data_ptr"], storage_state), (int(record["height"]), int(record["width"]))
-                box = draw(*size, scale, ratio)
-                target[row] = crop_image(payload, int(record["mode"]), size, box, target.shape[1:3])
+                box = draw(int(record["height"]), int(record["width"]), scale, ratio)
+                payload = read(record["data_ptr"], storage_state)
+                target[row] = cropped(sample, record, payload, box, target.shape[1:3])
             return target[: len(indices)]
 
         return plain(decode)

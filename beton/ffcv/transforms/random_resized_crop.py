@@ -27,9 +27,9 @@ class RandomResizedCrop(Operation):
     def __new__(cls, *args, **named):
         """FFCV-SSL's decoder where the arguments are its own."""
         if cls is RandomResizedCrop and len(args) < 3 and "size" not in named:
-            from beton.ffcv.transforms import resized_crop
+            from beton.ffcv.transforms.resized_crop import random_resized_crop
 
-            return resized_crop.RandomResizedCrop(*args, **named)
+            return random_resized_crop(*args, **named)
         return super().__new__(cls)
 
     def __init__(self, scale: tuple[float, float], ratio: tuple[float, float], size: int):

@@ -14,9 +14,10 @@ from beton.ffcv.fields._decoders_image import (
     RandomResizedCropRGBImageDecoder,
     ResizedCropRGBImageDecoder,
     SimpleRGBImageDecoder,
+    cropped,
+    decoded,
     plain,
 )
-from beton.ffcv.libffcv import crop_image, decode_image
 from beton.ffcv.pipeline.allocation_query import AllocationQuery
 from beton.ffcv.pipeline.state import State
 from beton.rng import sample_keys
@@ -38,26 +39,30 @@ def _refuse_second(second_seed: int | None) -> None:
         raise UserError(what, "leave it out, and give another `seed`")
 
 
-class RandomResizedCrop(RandomResizedCropRGBImageDecoder):
-    """RandomResizedCropRGBImageDecoder. With a `seed` LabelRandomResizedCrop of the same has what was drawn."""
+def random_resized_crop(output_size, scale=(0.08, 1.0), ratio=(0.75, 4 / 3), seed=None, second_seed=None):
+    """A decoder that crops at random: with a `seed` the one that LabelRandomResizedCrop knows, which takes longer."""
+    _refuse_second(second_seed)
+    if seed is None:
+        return RandomResizedCropRGBImageDecoder(output_size, scale, ratio)
+    return SeededRandomResizedCrop(output_size, scale, ratio, seed)
 
-    def __init__(self, output_size, scale=(0.08, 1.0), ratio=(0.75, 4 / 3), seed=None, second_seed=None):
-        _refuse_second(second_seed)
+
+class SeededRandomResizedCrop(RandomResizedCropRGBImageDecoder):
+    """RandomResizedCropRGBImageDecoder; LabelRandomResizedCrop with the same `seed` has what was drawn."""
+
+    def __init__(self, output_size, scale, ratio, seed: int):
         super().__init__(output_size, scale, ratio)
         self.seed = seed
 
     def generate_code(self) -> Callable:
-        """f(indices, memory, metadata, storage_state), with a seed f(..., counter)."""
-        if self.seed is None:
-            return super().generate_code()
+        """f(indices, memory, metadata, storage_state, counter)."""
         read = self.memory_read
 
         def decode(indices, target, metadata, storage_state, counter):
             records = metadata[indices]
             boxes = _boxes(self, records["height"], records["width"], counter)
-            for record, box, image in zip(records, boxes, target, strict=True):
-                payload, size = read(record["data_ptr"], storage_state), (int(record["height"]), int(record["width"]))
-                image[:] = crop_image(payload, int(record["mode"]), size, tuple(box), image.shape[:2])
+            for sample, record, box, image in zip(indices, records, boxes, target, strict=True):
+                image[:] = cropped(sample, record, read(record["data_ptr"], storage_state), box, image.shape[:2])
             return target
 
         decode.with_counter = True
@@ -129,10 +134,9 @@ class PadRGBImageDecoder(SimpleRGBImageDecoder):
 
         def decode(indices, target, metadata, storage_state):
             target[:] = 0
-            for image, record in zip(target, metadata[indices], strict=True):
-                height, width = int(record["height"]), int(record["width"])
+            for sample, record, image in zip(indices, metadata[indices], target, strict=True):
                 payload = read(record["data_ptr"], storage_state)
-                image[:height, :width] = decode_image(payload, int(record["mode"]), height, width)
+                image[: record["height"], : record["width"]] = decoded(sample, record, payload)
             return target
 
         return plain(decode)
