@@ -17,9 +17,9 @@ def _blend(value, plain, factor):
 
 
 @jit
-def _gray(pixel):
+def _gray(red, green, blue):
     """ITU-R 601, cut off to a whole number."""
-    return np.uint8(0.2989 * pixel[0] + 0.587 * pixel[1] + 0.114 * pixel[2])
+    return np.uint8(0.2989 * red + 0.587 * green + 0.114 * blue)
 
 
 @jit
@@ -51,7 +51,7 @@ def _contrast(images, _, drawn, parameters):
         total = 0
         for y in range(height):
             for x in range(width):
-                total += _gray(images[n, y, x])
+                total += _gray(images[n, y, x, 0], images[n, y, x, 1], images[n, y, x, 2])
         values, mean = images[n].reshape(-1), total / (height * width)
         for i in range(len(values)):
             values[i] = _blend(values[i], mean, factor)
@@ -67,7 +67,7 @@ def _saturation(images, _, drawn, parameters):
             continue
         for y in range(height):
             for x in range(width):
-                gray = _gray(images[n, y, x])
+                gray = _gray(images[n, y, x, 0], images[n, y, x, 1], images[n, y, x, 2])
                 for c in range(3):
                     images[n, y, x, c] = _blend(images[n, y, x, c], gray, factor)
     return images

@@ -76,9 +76,8 @@ def test_a_row(name, tmp_path):
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
     """60 pictures of noise, and their numbers."""
-    from beton.ffcv.writer import DatasetWriter
-
     from beton.ffcv.fields import IntField, RGBImageField
+    from beton.ffcv.writer import DatasetWriter
 
     path = tmp_path_factory.mktemp("betons") / "noise.beton"
     noise = np.random.default_rng(5).integers(0, 256, (60, 16, 16, 3), np.uint8)
@@ -215,9 +214,8 @@ def test_what_cannot_be_taken_over_is_refused_by_name(path, case):
 
 
 def test_a_field_of_ones_own_that_fails_ends_the_write(tmp_path):
-    from beton.ffcv.writer import DatasetWriter
-
     from beton.ffcv.fields import IntField
+    from beton.ffcv.writer import DatasetWriter
 
     class Odd(IntField):
         def encode(self, destination, field, malloc):
