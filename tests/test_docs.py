@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.scripts import ROOT, run_script
 
-PAGES = ["library.md", "transforms.md", "extending.md", "from_dataloader.md", "remote.md"]
+PAGES = ["library.md", "transforms.md", "extending.md", "from_dataloader.md", "ffcv.md", "remote.md"]
 
 
 @pytest.mark.parametrize("page", PAGES)

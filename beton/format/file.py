@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zlib
 from collections import namedtuple
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,7 @@ import numpy as np
 from beton import system
 from beton.errors import DamagedSample, UserError
 from beton.format.card import card_path, checked_checksums, decoded_names, read_card
+from beton.format.fields.base import Field
 from beton.format.maps import FileMap, JoinedMap
 from beton.format.tables import Tables, read_tables
 
@@ -37,9 +38,10 @@ class BetonFile:
 
     arrival: Arrival | None = None  # of a file that is still on its way
 
-    def __init__(self, path: str | Path, card_at: Path | None = None):
+    def __init__(self, path: str | Path, card_at: Path | None = None, custom: Mapping[str, Field] | None = None):
+        """`custom`: fields that the library does not know, by name."""
         self.path, self._absolute = str(path), os.path.abspath(path)
-        self._file, tables = _open(self.path)
+        self._file, tables = _open(self.path, custom)
         try:
             self.num_samples, self.page_size, self.columns = tables.num_samples, tables.page_size, tables.columns
             self.bytes = os.fstat(self._file.fileno()).st_size
@@ -210,7 +212,7 @@ class BetonFile:
         return names[label] if names and 0 <= label < len(names) else str(label)
 
 
-def _open(path: str) -> tuple[Any, Tables]:
+def _open(path: str, custom: Mapping[str, Field] | None) -> tuple[Any, Tables]:
     """The open file and its tables; raises UserError."""
     if not os.path.exists(path):
         raise UserError(f"there is no file {path}", _ADVICE)
@@ -220,7 +222,7 @@ def _open(path: str) -> tuple[Any, Tables]:
     try:
         file = open(path, "rb")  # noqa: SIM115  closed by BetonFile
         try:
-            return file, read_tables(file, path)
+            return file, read_tables(file, path, custom)
         except BaseException:
             file.close()
             raise

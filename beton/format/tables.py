@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO
 
@@ -13,6 +14,8 @@ from beton.errors import UserError
 from beton.format.fields import by_type_id
 from beton.format.fields.base import Field
 from beton.format.records import ALLOCATION, DESCRIPTOR, HEADER, VERSION, metadata_record
+
+_TABLE_SIZE = "its allocation table has not the size that it should have"
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,17 @@ class Tables:
     checksum: int
 
 
-def read_tables(file: IO[bytes], path: str) -> Tables:
-    """Read and check the tables of an open file; raises UserError when they cannot be those of a complete one."""
+def read_tables(file: IO[bytes], path: str, custom: Mapping[str, Field] | None = None) -> Tables:
+    """Read and check the tables of an open file; raises UserError when they cannot be those of a complete one.
+
+    `custom`: fields that the library does not know, by name. How many payloads their samples have is theirs.
+    """
     size = os.fstat(file.fileno()).st_size
-    header, descriptors, type_ids, fields, record = _read_layout(file, path, size)
+    header, descriptors, type_ids, fields, record = _read_layout(file, path, size, custom)
     num_samples, fields_end = int(header["num_samples"]), HEADER.itemsize + len(descriptors) * DESCRIPTOR.itemsize
+    # Not read to find out: with a wrong address it may be most of the file
+    if not custom and (size - int(header["alloc_table_ptr"])) // ALLOCATION.itemsize > num_samples * len(fields):
+        raise _damaged(path, _TABLE_SIZE)
     tables_end, table_at = fields_end + num_samples * record.itemsize, int(header["alloc_table_ptr"])
     if tables_end > size:
         raise _damaged(path, "its metadata is truncated")
@@ -83,7 +92,7 @@ def extent(file: IO[bytes], path: str, size: int) -> tuple[int, int]:
     return end, int(header["alloc_table_ptr"])
 
 
-def _read_layout(file: IO[bytes], path: str, size: int) -> tuple:
+def _read_layout(file: IO[bytes], path: str, size: int, custom: Mapping[str, Field] | None = None) -> tuple:
     """The header, the fields' descriptors, their types' numbers, the fields, and the dtype of a sample's metadata."""
     header = _read_header(file, path, size)
     if HEADER.itemsize + int(header["num_fields"]) * DESCRIPTOR.itemsize > size:
@@ -91,7 +100,7 @@ def _read_layout(file: IO[bytes], path: str, size: int) -> tuple:
     descriptors = _records(file, path, DESCRIPTOR, int(header["num_fields"]), HEADER.itemsize)
     type_ids = _type_ids(path, descriptors)
     try:
-        fields = by_type_id(path, type_ids, [d["arguments"].tobytes() for d in descriptors])
+        fields = by_type_id(path, type_ids, [d["arguments"].tobytes() for d in descriptors], custom)
     except ValueError as error:
         raise _damaged(path, str(error)) from None
     return header, descriptors, type_ids, fields, metadata_record([field.record for field in fields.values()])
@@ -115,10 +124,8 @@ def _read_header(file: IO[bytes], path: str, size: int) -> np.void:
         raise UserError(f"{path} has no samples", "write a dataset that has some")
     if int(header["page_size"]).bit_count() != 1:
         raise _damaged(path, f"a page size of {header['page_size']}, not a power of two")
-    # Not read to find out: with a wrong address it may be most of the file
-    entries, rest = divmod(size - int(header["alloc_table_ptr"]), ALLOCATION.itemsize)
-    if rest or entries > int(header["num_samples"]) * int(header["num_fields"]):
-        raise _damaged(path, "its allocation table has not the size that it should have")
+    if (size - int(header["alloc_table_ptr"])) % ALLOCATION.itemsize:
+        raise _damaged(path, _TABLE_SIZE)
     return header
 
 

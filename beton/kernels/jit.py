@@ -27,6 +27,11 @@ def _cache_folder() -> str:
 _folder = os.environ.get("NUMBA_CACHE_DIR") or _cache_folder()
 
 
+def folder() -> str:
+    """Where compiled code is kept, for this state of the sources."""
+    return _folder
+
+
 def jit(function: Callable) -> Callable:
     """Compile for calls without the GIL: stages run in threads beside training. Kept on disk, if there is a place."""
     # Only for this function: what else the process compiles with numba is not ours

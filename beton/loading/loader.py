@@ -93,6 +93,7 @@ class Loader(Positioned):
 
     on_error = POLICIES
     verifies = True
+    ahead = AHEAD
     _as_dict = False
     _parts: np.ndarray | None = None  # which file holds each sample (int64), where an epoch may have these in turn
     _after: Mapping[str, list] = MappingProxyType({})  # what is called with the batches of a column
@@ -173,7 +174,7 @@ class Loader(Positioned):
         if self._caches:
             self._mapped.no_read_ahead()
         # Two for each thread of what is in work at a time
-        share = -(-(AHEAD + 1) * task.batch_size // (2 * task.usable_workers))
+        share = -(-(self.ahead + 1) * task.batch_size // (2 * task.usable_workers))
         self._chunk = max(_FEWEST, min(_CHUNK_NUMBERS // max(1, self._columns.numbers), share, _MOST))
 
     def _opened(self) -> BetonFile:
@@ -288,7 +289,7 @@ class Loader(Positioned):
             threads.cache = cache
             try:
                 while True:
-                    while len(waiting) <= AHEAD and len(rest) >= fewest:
+                    while len(waiting) <= self.ahead and len(rest) >= fewest:
                         buffers = self._columns.take()
                         waiting.append(self._submit(threads, rest, self.task.batch_size, buffers))
                     if not waiting:

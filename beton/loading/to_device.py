@@ -32,14 +32,15 @@ def tensors_of(column) -> list:
     return found
 
 
-def to_device(batches, task, finish=None, arrived=None):
+def to_device(batches, task, finish=None, arrived=None, make=None):
     """Generator of the batches (tuples of tensors) on task.device, copied one ahead if the next host batch is there.
 
     A column is a tensor, a list or a tuple of such, or what stays on the host. `finish`: for each column None, or a
     pair: a function that does on the device what is left to do (normalize), or None; and the place of a further column
     whose rows on the host that function gets as `drawn`, or None. Further columns are not yielded. Without `finish`
     floats get the type of the task. A host batch is held until its copy has ended. `arrived()` is called for each
-    batch, by the thread that asks for it, before its stream waits for the copy.
+    batch, by the thread that asks for it, before its stream waits for the copy. `make`: a function that gives the
+    columns of a host batch in place of all this, on the stream.
     """
     stream = _stream(str(task.device))
     # Host batches are waited for in a thread, so that one that is copied already is handed over meanwhile
@@ -55,7 +56,7 @@ def to_device(batches, task, finish=None, arrived=None):
             if host is None:
                 break
             coming = reader.submit(next, batches, None)
-            in_flight.append(_copied(host, task, finish, stream))
+            in_flight.append(_copied(host, task, finish, stream, make))
             del host  # held by what is in flight, and no longer
             if len(in_flight) > 1:
                 yield _hand_over(in_flight.popleft(), task, held, arrived)
@@ -67,8 +68,14 @@ def to_device(batches, task, finish=None, arrived=None):
         batches.close()
 
 
-def _copied(host: tuple, task, finish, stream) -> tuple:
+def _copied(host: tuple, task, finish, stream, make) -> tuple:
     """(the batch on the device, the event of its copy, what that needs on the host)."""
+    if make is not None:
+        with torch.cuda.stream(stream):
+            columns = make(host)
+            copied = torch.cuda.Event()
+            copied.record(stream)
+        return columns, copied, host
     count = len(host) if finish is None else len(finish)
     columns: list = [None] * count
     with torch.cuda.stream(stream):
@@ -100,9 +107,11 @@ def _hand_over(entry: tuple, task, held: deque, arrived) -> list:
         arrived()
     now = torch.cuda.current_stream(task.device)
     now.wait_event(copied)
+    there = torch.device(task.device).type
     for tensor in (tensor for column in columns for tensor in tensors_of(column)):
         # The allocator must not give this memory away while the consumer's stream still uses it
-        tensor.record_stream(now)
+        if tensor.device.type == there:  # a column may have stayed on the host
+            tensor.record_stream(now)
     held.append(entry[1:])
     while held and held[0][0].query():
         held.popleft()

@@ -1,6 +1,7 @@
 """FFCV's own normalisation kernel for CUDA (a lookup table in cupy), where the extra `cuda` is installed."""
 
 import importlib.util
+import sys
 
 import numpy as np
 import torch
@@ -10,7 +11,8 @@ _NUMPY = {torch.float16: np.float16, torch.float32: np.float32}
 
 def available(dtype: torch.dtype) -> bool:
     """Whether cupy and FFCV are installed and FFCV's kernel knows this type (it has no bfloat16)."""
-    return dtype in _NUMPY and all(map(importlib.util.find_spec, ("cupy", "ffcv")))
+    stands_in = getattr(sys.modules.get("ffcv"), "__name__", "ffcv") != "ffcv"  # beton.ffcv, under its name
+    return dtype in _NUMPY and not stands_in and all(map(importlib.util.find_spec, ("cupy", "ffcv")))
 
 
 def make(mean: tuple, std: tuple, dtype: torch.dtype, device: torch.device):

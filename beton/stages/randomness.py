@@ -76,16 +76,35 @@ def _dispatching(original: Any, name: str, which: str) -> Any:
     return draw
 
 
+def _known_to_numba() -> Any:
+    """A function that has numba compile a call of the second function as one of the first."""
+    from numba.core.registry import cpu_target
+
+    context = cpu_target.typing_context
+    for part in (cpu_target.target_context, context):  # it takes the functions for what they are when this is called
+        part.refresh()
+
+    def known(original: Any, other: Any) -> None:
+        try:
+            context.insert_global(other, context.resolve_value_type(original))
+        except (ValueError, TypeError):  # one that numba does not compile
+            return
+
+    return known
+
+
 def install() -> None:
     """Make the functions of `random` and `numpy.random` those of the thread where it is within drawing(); once."""
     with _lock:
         if hasattr(random.random, "belongs_to_beton"):
             return
+        known = _known_to_numba()
         for module, hidden, which in ((random, random._inst, "python"), (np.random, np.random.mtrand._rand, "numpy")):
             for name in dir(module):
                 function = getattr(module, name)
                 if getattr(function, "__self__", None) is hidden:
                     setattr(module, name, _dispatching(function, name, which))
+                    known(function, getattr(module, name))
         fresh = np.random.default_rng
 
         @functools.wraps(fresh)
@@ -94,6 +113,16 @@ def install() -> None:
             return fresh(own.numpy.randint(0, 2**32, 4, np.uint64) if seed is None and own else seed)
 
         np.random.default_rng = default_rng
+
+
+def install_in(function: Any) -> None:
+    """The same for names that the module of a function has of them by `from numpy.random import rand` and the like."""
+    install()
+    namespace = getattr(function, "__globals__", {})
+    for module, hidden in ((random, random._inst), (np.random, np.random.mtrand._rand)):
+        for name, value in list(namespace.items()):
+            if getattr(value, "__self__", None) is hidden:
+                namespace[name] = getattr(module, value.__name__)
 
 
 @contextlib.contextmanager

@@ -17,6 +17,17 @@ def journal_path(path: Path) -> Path:
     return path.with_name(f".{path.name}.journal")
 
 
+class NoJournal:
+    """For a write that nobody will resume."""
+
+    is_empty = False
+
+    def truncate(self) -> None:
+        """Nothing is kept."""
+
+    add = flush = close = lambda self, *step: None
+
+
 class Journal:
     """The steps of one write, on disk; close() it."""
 

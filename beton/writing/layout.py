@@ -35,6 +35,8 @@ class Layout:
         self.count = self.index_crc32 = 0
         head = HEADER.itemsize + len(fields) * DESCRIPTOR.itemsize + self._metadata.nbytes
         self._position = None  # of the file, where that is known
+        # Address and size, of fields with several payloads a sample
+        self._pieces: dict[int, list[tuple[int, int]]] = {}
         self._at = self._start = -(-head // _ALIGNMENT) * _ALIGNMENT
 
     def place(self, encoded: list[Encoded], crc32: int, name: str, sample: int | None = None) -> list:
@@ -55,7 +57,7 @@ class Layout:
             if field.pointer is not None:
                 self._file.write(e.payload if e.payload.nbytes else b"\0")
         self._position = address + size
-        self._enter(step)
+        self._enter(step, address, size)
         return step
 
     def flush(self) -> None:
@@ -65,13 +67,14 @@ class Layout:
     def take_over(self, step: list) -> bool:
         """Enter a sample that an earlier process has placed; False if its payloads do not lie there whole."""
         _, crc32, values = step
-        found = 0
-        for _, size, at in self._places(values):
+        whole, found = self._size(values), 0
+        address = self._address(whole)
+        for _, size, at in self._places(values, address):
             self._file.seek(at)
             found = zlib.crc32(self._file.read(size), found)
         if found != crc32:
             return False
-        self._enter(step)
+        self._enter(step, address, whole)
         return True
 
     def _address(self, size: int) -> int:
@@ -80,29 +83,32 @@ class Layout:
         left = self.page_size - self._at % self.page_size
         return self._at + (left if size > left else 0)
 
-    def _enter(self, step: list) -> None:
+    def _enter(self, step: list, address: int, size: int) -> None:
+        """Enter a sample whose payloads, so many bytes, lie from `address` on."""
         sample, self.crc32s[step[0]], values = step
         address_of = {}
-        for name, size, at in self._places(values):
+        self._at = address + size
+        for name, size, at in self._places(values, address):
             address_of[name], self.sizes[name][sample] = at, size
-        self._at = self._address(self._size(values)) + self._size(values)
         self.notes.pop(sample, None)
+        self._pieces.pop(sample, None)
         row = []
         for (name, field), (given, _, passed, note) in zip(self.fields.items(), values, strict=True):
             if note:
                 self.notes[sample] = note
+            if name in address_of and field.pieces:
+                self._pieces.setdefault(sample, []).extend(field.pieces(given, address_of[name]))
             if name in address_of:
                 self.passed[name][sample] = passed
             row.append(field.row(given, address_of.get(name, 0)))
         self._metadata[sample] = tuple(row)
         self.count = max(self.count, sample + 1)
 
-    def _places(self, values: list) -> Iterator[tuple[str, int, int]]:
-        """Name, size and address of each payload of a journal's step that comes next.
+    def _places(self, values: list, at: int) -> Iterator[tuple[str, int, int]]:
+        """Name, size and address of each payload of a journal's step, the first at `at`.
 
         An empty one has an address of its own, and so takes one byte.
         """
-        at = self._address(self._size(values))
         for (name, field), (_, size, *_) in zip(self.fields.items(), values, strict=True):
             if field.pointer is not None:
                 yield name, size, at
@@ -130,11 +136,14 @@ class Layout:
             arguments = np.frombuffer(self.fields[name].arguments(), np.uint8)
             descriptors[i]["arguments"][: len(arguments)] = arguments
         header = np.array((VERSION, len(descriptors), self.page_size, self.count, self._at), HEADER)
-        table = np.zeros((self.count, len(self._stored)), ALLOCATION)
+        whole = [name for name in self._stored if not self.fields[name].pieces]
+        table = np.zeros((self.count, len(whole)), ALLOCATION)
         table["sample_id"] = np.arange(self.count)[:, None]
-        for column, name in enumerate(self._stored):
+        for column, name in enumerate(whole):
             table[:, column]["ptr"] = self.fields[name].addresses(self.records[name])[: self.count]
             table[:, column]["size"] = self.sizes[name][: self.count]
+        pieces = [(sample, *piece) for sample, found in self._pieces.items() for piece in found]
+        table = np.concatenate([table.reshape(-1), np.array(pieces, ALLOCATION)])
         head = header.tobytes() + descriptors.tobytes() + metadata.tobytes()
         self.index_crc32 = zlib.crc32(table.tobytes(), zlib.crc32(head))
         self._file.truncate(self._at)  # so far also where there are no payloads

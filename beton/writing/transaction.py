@@ -37,19 +37,25 @@ def _lock(file: IO[bytes], partial: Path, path: Path) -> None:
     raise UserError(f"{path} is being written by another process", "wait for it to end")
 
 
-def publish(path: Path, card: dict) -> None:
-    """Give the partial file and its card their names. A kill at any point leaves what finish_card() mends."""
+def publish(path: Path, card: dict | None) -> None:
+    """Give the partial file and its card, if there is one, their names. A kill at any point leaves what finish_card()
+    mends."""
     target = card_path(path)
-    with open(partial_path(target), "w") as file:
-        file.write(card_text(card))
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut might leave its name without its content
+    if card is not None:
+        _write_aside(target, card_text(card))
     target.unlink(missing_ok=True)  # never an old card beside a new file
     os.replace(partial_path(path), path)
     with suppress(FileNotFoundError):  # another process may begin now, and finish this
         os.replace(partial_path(target), target)
     system.sync_folder(path.parent)
     journal_path(path).unlink(missing_ok=True)
+
+
+def _write_aside(path: Path, content: str) -> None:
+    with open(partial_path(path), "w") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut might leave its name without its content
 
 
 def finish_card(file: IO[bytes], path: Path) -> None:

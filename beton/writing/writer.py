@@ -29,7 +29,7 @@ from beton.sources.subset import Part
 from beton.workers import in_order
 from beton.writing import transaction
 from beton.writing.card import make_card
-from beton.writing.journal import Journal, journal_path
+from beton.writing.journal import Journal, NoJournal, journal_path
 from beton.writing.layout import Layout
 from beton.writing.options import WriteOptions, check_fields, differing, identity, part_of
 
@@ -137,11 +137,13 @@ def write(
     about: dict,
     progress: Callable = lambda n: None,
     say: Callable = lambda text: None,
-) -> dict:
+    with_card: bool = True,
+) -> dict | None:
     """Write a source (see beton/sources) to `path` and its card beside it; returns the card.
 
     `fields` says how each value of a sample is stored, in their order. `about` (what the source is) goes into the
-    card; `progress(n)` is called as samples are stored, `say(text)` with what was resumed or is kept.
+    card; `progress(n)` is called as samples are stored, `say(text)` with what was resumed or is kept. Without
+    `with_card` there is none, and an interrupted write cannot be resumed.
 
     Raises UserError for a sample that cannot be read (on_error 'raise'), a full disk, and the like;
     then `path` is as it was, and no temporary file is left behind unless `options.resume` is set.
@@ -152,7 +154,7 @@ def write(
     cv2.setNumThreads(1)  # the threads are ours
     try:
         with transaction.locked(path, keep=options.resume) as file:
-            return _write_locked(file, source, path, fields, options, about, progress, say)
+            return _write_locked(file, source, path, fields, options, about, progress, say, with_card)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror or error})", "check the folder and its disk") from None
     except MemoryError:
@@ -173,21 +175,21 @@ def _check(source, path: Path) -> None:
         raise UserError("there are no samples to write", "check the source and `subset`")
 
 
-def _write_locked(file, source, path: Path, fields, options: WriteOptions, about, progress, say) -> dict:
+def _write_locked(file, source, path: Path, fields, options: WriteOptions, about, progress, say, with_card):
     started, encoder = time.monotonic(), _Encoder(source, fields, options)
     transaction.finish_card(file, path)
     begun = os.fstat(file.fileno()).st_size > 0 and journal_path(path).exists()
     if begun and not options.resume:
         _say_what_is_discarded(path, say)
     layout = Layout(file, fields, encoder.count, page_size(sum(f.largest_payload() for f in fields.values())))
-    now = identity(source, fields, options, about)
+    now = identity(source, fields, options, about) if with_card else {}
     if options.resume and not begun:
         card, text = _complete(path, source, options, now)
         say(text)
         if card is not None:
             transaction.drop_leftovers(path)
             return card
-    with closing(Journal(journal_path(path))) as journal:
+    with closing(Journal(journal_path(path)) if with_card else NoJournal()) as journal:
         done = _Done()
         if options.resume and begun:
             done = _take_over(layout, journal, options, now, progress)
@@ -205,6 +207,8 @@ def _write_locked(file, source, path: Path, fields, options: WriteOptions, about
         if not layout.count:
             raise UserError("none of the samples can be read", "check the source")
         layout.finish()
+    if not with_card:
+        return transaction.publish(path, None)
     names = [source.stored_name(i) for i in done.kept] if hasattr(source, "stored_name") else None
     part = part_of(source, fields, options)
     outcome = {"identity": now, "skipped": done.skipped, "resumed": done.resumed, "names": names, "part": part}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from beton.errors import UserError
 from beton.format.fields.base import Field
 from beton.plugins import Plugins
@@ -16,16 +18,23 @@ def __getattr__(name: str) -> type[Field]:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def by_type_id(path: str, type_ids: dict[str, int], arguments: list[bytes] | None = None) -> dict[str, Field]:
-    """A field for each column, by the number of its type and the arguments of its descriptor (default: zeros).
+def by_type_id(
+    path: str,
+    type_ids: dict[str, int],
+    arguments: list[bytes] | None = None,
+    custom: Mapping[str, Field] | None = None,
+) -> dict[str, Field]:
+    """A field for each column, by the number of its type and the arguments of its descriptor (default: zeros);
+    `custom` are those that the caller knows, by name.
 
     Raises UserError for an unknown number, ValueError for arguments that cannot be those of a complete file.
     """
+    custom = custom or {}
     known: dict[int, list[type[Field]]] = {}
     for field in FIELDS.all().values():
         for type_id in field.type_names:
             known.setdefault(type_id, []).append(field)
-    unknown = [name for name, type_id in type_ids.items() if type_id not in known]
+    unknown = [name for name, type_id in type_ids.items() if type_id not in known and name not in custom]
     if unknown:
         what = f"{path} has fields of an unknown type: {', '.join(unknown)}"
         raise UserError(what, "leave them out of the file, or import what adds them to beton.fields.FIELDS")
@@ -33,6 +42,9 @@ def by_type_id(path: str, type_ids: dict[str, int], arguments: list[bytes] | Non
         arguments = [b"\0" * 1024] * len(type_ids)
     found = {}
     for (name, type_id), given in zip(type_ids.items(), arguments, strict=True):
+        if name in custom:
+            found[name] = custom[name]
+            continue
         marked = [field for field in known[type_id] if given.startswith(field.marker)]
         if not marked:
             raise ValueError(f"the descriptor of its field '{name}' is damaged")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -47,6 +47,8 @@ class Field:
     record: np.dtype
     pointer: ClassVar[str | None] = None
     marker: ClassVar[bytes] = b""
+    # A function (values, address) -> (address, bytes) of each of several payloads that are stored as one
+    pieces: ClassVar[Callable | None] = None
     follows: ClassVar[bool] = False  # whether its values are cut out as the image of their sample is, unless told
 
     # Writing

@@ -1,0 +1,1 @@
+"""What FFCV's users' decoders take from here."""
