@@ -25,7 +25,7 @@ from beton.ffcv.transforms.module import ModuleWrapper
 from beton.ffcv.transforms.ops import as_tensor, numpy_dtype, torch_dtype
 from beton.kernels.jit import jit
 from beton.rng import bits, sample_keys
-from beton.stages.randomness import drawing, drawing_on, install
+from beton.stages.randomness import drawing, drawing_on, install_in
 
 FIRST_STATE = State(jit_mode=True, device=torch.device("cpu"), shape=None, dtype=np.dtype("u1"))
 
@@ -111,8 +111,9 @@ class Segment:
             self._steps.append(self._planned(operation, state, decodes and place == 0))
             state = self._steps[-1].after
         self.state = state
-        if any(step.how == "plain" for step in self._steps):
-            install()
+        for step in self._steps:
+            if step.how == "plain":
+                install_in(step.code)
 
     @property
     def parts(self) -> list[tuple[str, str]]:

@@ -30,6 +30,7 @@ from beton.format.records import LONGEST_NAME
 from beton.writing.options import WriteOptions
 from beton.writing.writer import write
 
+_FEWEST = 100  # samples of a chunk: to hand one out takes longer than to read a small sample
 MIN_PAGE_SIZE, MAX_PAGE_SIZE = 1 << 21, 1 << 32
 
 
@@ -63,7 +64,8 @@ class DatasetWriter:
     ) -> None:
         """Write `dataset[i]` (a tuple with a value for each field) for each of `indices`, by default for all.
 
-        `chunksize`: samples that a process takes at a time. `shuffle_indices`: in an order by NumPy's generator.
+        `chunksize`: samples that a process takes at a time, 100 or more. `shuffle_indices`: in an order by NumPy's
+        generator.
         Raises UserError for a sample that cannot be stored; then the file is as it was.
         """
         chosen = np.arange(len(dataset)) if indices is None else np.asarray(indices)
@@ -71,7 +73,7 @@ class DatasetWriter:
             chosen = np.random.permutation(chosen)
         source = _Indexed(dataset, chosen, self.fields)
         # Which are stored as JPEGs depends on the seed alone
-        options = WriteOptions(self.num_workers, max(1, int(chunksize)))
+        options = WriteOptions(self.num_workers, max(_FEWEST, int(chunksize)))
         with progress.bar(len(source), "sample") as bar:
             write(source, self.fname, self._stored, options, {"name": "dataset"}, bar.update, with_card=False)
 

@@ -107,9 +107,10 @@ def _hand_over(entry: tuple, task, held: deque, arrived) -> list:
         arrived()
     now = torch.cuda.current_stream(task.device)
     now.wait_event(copied)
+    there = torch.device(task.device).type
     for tensor in (tensor for column in columns for tensor in tensors_of(column)):
         # The allocator must not give this memory away while the consumer's stream still uses it
-        if tensor.is_cuda:
+        if tensor.device.type == there:  # a column may have stayed on the host
             tensor.record_stream(now)
     held.append(entry[1:])
     while held and held[0][0].query():

@@ -115,6 +115,16 @@ def install() -> None:
         np.random.default_rng = default_rng
 
 
+def install_in(function: Any) -> None:
+    """The same for names that the module of a function has of them by `from numpy.random import rand` and the like."""
+    install()
+    namespace = getattr(function, "__globals__", {})
+    for module, hidden in ((random, random._inst), (np.random, np.random.mtrand._rand)):
+        for name, value in list(namespace.items()):
+            if getattr(value, "__self__", None) is hidden:
+                namespace[name] = getattr(module, value.__name__)
+
+
 @contextlib.contextmanager
 def drawing() -> Iterator[Any]:
     """Within it, the function that it gives (of a key, from 0 to 2**64 - 1) begins this thread's generators anew."""

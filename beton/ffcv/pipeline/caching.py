@@ -127,6 +127,9 @@ def _tell(value: Any, tell: Callable[[bytes], None], seen: set) -> None:
     if isinstance(value, Dispatcher):
         tell(repr(sorted(value.targetoptions.items(), key=str)).encode())
         value = value.py_func
+    if hasattr(value, "belongs_to_beton"):  # a drawing function of NumPy's or Python's (beton/stages/randomness.py)
+        tell(value.__name__.encode())
+        return
     if isinstance(value, types.FunctionType):
         if id(value) in seen:
             return

@@ -59,7 +59,9 @@ my_range = Compiler.get_iterator()
 
 
 def drawing_in_python(tensor, _, indices):
-    numbers = torch.rand(len(tensor), 1, 1, 1) + np.random.rand() + torch.from_numpy(indices)[:, None, None, None]
+    numbers = (
+        torch.rand(len(tensor), 1, 1, 1) + np.random.rand() + rand() + torch.from_numpy(indices)[:, None, None, None]
+    )
     return tensor + numbers
 
 
