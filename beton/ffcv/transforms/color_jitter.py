@@ -23,17 +23,16 @@ def _gray(red, green, blue):
 
 
 @jit
-def _factor(drawn, parameters):
+def _factor(chance, share, p, magnitude):
     """1 where the image stays as it is."""
-    p, magnitude = parameters
     low = max(0.0, 1 - magnitude)
-    return low + (1 + magnitude - low) * drawn[1] if drawn[0] < p else 1.0
+    return low + (1 + magnitude - low) * share if chance < p else 1.0
 
 
 @jit
 def _brightness(images, _, drawn, parameters):
     for n in range(len(images)):
-        factor = _factor(drawn[n], parameters)
+        factor = _factor(drawn[n, 0], drawn[n, 1], parameters[0], parameters[1])
         values = images[n].reshape(-1)
         if factor != 1:
             for i in range(len(values)):
@@ -45,7 +44,7 @@ def _brightness(images, _, drawn, parameters):
 def _contrast(images, _, drawn, parameters):
     count, height, width, _ = images.shape
     for n in range(count):
-        factor = _factor(drawn[n], parameters)
+        factor = _factor(drawn[n, 0], drawn[n, 1], parameters[0], parameters[1])
         if factor == 1:
             continue
         total = 0
@@ -62,7 +61,7 @@ def _contrast(images, _, drawn, parameters):
 def _saturation(images, _, drawn, parameters):
     count, height, width, _ = images.shape
     for n in range(count):
-        factor = _factor(drawn[n], parameters)
+        factor = _factor(drawn[n, 0], drawn[n, 1], parameters[0], parameters[1])
         if factor == 1:
             continue
         for y in range(height):

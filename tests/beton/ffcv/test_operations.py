@@ -77,7 +77,7 @@ def test_flip_translate_and_cutout_show_what_they_should():
 @pytest.mark.parametrize("kind", [RandomBrightness, RandomContrast, RandomSaturation])
 def test_blends_are_between_the_image_and_the_plain_one(kind):
     made = changed(kind(0.5, p=1.0)).astype(float)
-    gray = np.array([[[_gray(pixel) for pixel in row] for row in image] for image in IMAGES])[..., None].astype(float)
+    gray = np.array([[[_gray(*pixel) for pixel in row] for row in image] for image in IMAGES])[..., None].astype(float)
     plain = {RandomBrightness: 0 * gray, RandomContrast: gray.mean((1, 2, 3), keepdims=True), RandomSaturation: gray}
     for image, before, other in zip(made, IMAGES.astype(float), plain[kind], strict=True):
         clear = (image > 0) & (image < 255) & (abs(before - other) > 40)
