@@ -64,6 +64,7 @@ def test_damage_is_an_error_or_harmless(tmp_path, part):
 @pytest.fixture(scope="module")
 def stock(tmp_path_factory):
     """A folder with a file of FFCV's, and one of ours that FFCV has read."""
+    pytest.importorskip("ffcv")
     out = tmp_path_factory.mktemp("stock")
     ours = {
         "img": beton.fields.Image("raw"), "mask": beton.fields.Array("uint8", (24, 30)), "y": beton.fields.Float(),

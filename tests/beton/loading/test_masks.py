@@ -1,5 +1,6 @@
 """Masks and further images that share their image's crop, and geometry for boxes: torchvision's v2 is the reference."""
 
+import inspect
 import random
 
 import numpy as np
@@ -16,6 +17,8 @@ from beton.stages.filters import AREA
 from beton.stages.parse import parse
 
 PHOTOS, EPOCHS = 25, 40  # 1,000 geometries
+# Older versions of torchvision clamp boxes to the image after each step
+CAN_LEAVE_IMAGE = "clamping_mode" in inspect.signature(tv_tensors.BoundingBoxes.__new__).parameters
 COLOUR = ["jitter", "gray(0.5)", "blur", "three_augment", "solarize(p=0.5)"]
 
 
@@ -93,6 +96,7 @@ def moved(boxes: torch.Tensor, geometry, row: int, size: list[int]) -> torch.Ten
     return tv.vertical_flip(boxes) if geometry.mirrored[row, 1] else boxes
 
 
+@pytest.mark.skipif(not CAN_LEAVE_IMAGE, reason="torchvision's boxes are clamped before version 0.24")
 def test_boxes_are_within_half_a_pixel_of_torchvisions_on_1000_drawn_geometries(path):
     draw, rng = random.Random(1), np.random.default_rng(1)
     for epoch in range(EPOCHS):
