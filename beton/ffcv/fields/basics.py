@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 from beton.ffcv.fields.base import ARG_TYPE, Field, no_arguments
-from beton.ffcv.fields.decoders import FloatDecoder, IntDecoder
+from beton.ffcv.fields.decoders import BasicDecoder, FloatDecoder, IntDecoder
 
-__all__ = ["ARG_TYPE", "FloatDecoder", "FloatField", "IntDecoder", "IntField"]
+__all__ = ["ARG_TYPE", "BasicDecoder", "FloatDecoder", "FloatField", "IntDecoder", "IntField"]
 
 
 class FloatField(Field):

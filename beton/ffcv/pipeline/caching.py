@@ -215,8 +215,8 @@ class _Cache(caching.FunctionCache):
             return None
 
     def save_overload(self, sig: Any, data: Any) -> None:
-        """Keep what was compiled for these types, if there is a place."""
+        """Keep what was compiled for these types, if there is a place and numba has its code at hand."""
         try:
             super().save_overload(sig, data)
-        except OSError:
+        except (OSError, RuntimeError):  # numba may have dropped the object code of a function that another one calls
             return

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from beton.ffcv.pipeline.allocation_query import Allocation
+from beton.ffcv.pipeline.allocation_query import Allocation, AllocationQuery
 from beton.ffcv.pipeline.state import State
+
+__all__ = ["AllocationQuery", "Operation", "State"]
 
 
 class Operation(ABC):
