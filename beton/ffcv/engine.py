@@ -13,7 +13,7 @@ import numpy as np
 
 from beton.ffcv.plan import Planned
 from beton.loading.columns import Columns
-from beton.loading.loader import _CHUNK_NUMBERS, _FEWEST, _MOST, Loader
+from beton.loading.loader import Loader
 from beton.loading.sampling import numbered
 from beton.loading.task import Task
 from beton.loading.work import Batch, Rest, Threads
@@ -56,8 +56,7 @@ class Engine(Loader):
         decoders = {of_it.name: of_it.decoder for of_it in self.planned if of_it.decoder is not None}
         self._columns = Columns(task.dataset, decoders, task.batch_size, self.on_gpu)
         self.times = None
-        share = -(-task.batch_size // task.usable_workers)
-        self._chunk = max(_FEWEST, min(_CHUNK_NUMBERS // max(1, self._columns.numbers), share, _MOST))
+        self._chunk = self._samples_at_a_time()
 
     def release(self) -> None:
         """The file is the caller's."""

@@ -94,6 +94,7 @@ class Loader(Positioned):
     on_error = POLICIES
     verifies = True
     ahead = AHEAD
+    _caches = False  # what it reads is let go of when it has been used
     _as_dict = False
     _parts: np.ndarray | None = None  # which file holds each sample (int64), where an epoch may have these in turn
     _after: Mapping[str, list] = MappingProxyType({})  # what is called with the batches of a column
@@ -173,9 +174,12 @@ class Loader(Positioned):
         self._caches = cached and self.window is not None
         if self._caches:
             self._mapped.no_read_ahead()
-        # Two for each thread of what is in work at a time
-        share = -(-(self.ahead + 1) * task.batch_size // (2 * task.usable_workers))
-        self._chunk = max(_FEWEST, min(_CHUNK_NUMBERS // max(1, self._columns.numbers), share, _MOST))
+        self._chunk = self._samples_at_a_time()
+
+    def _samples_at_a_time(self) -> int:
+        """What a thread is handed: at least two pieces for each of what is in work at a time."""
+        share = -(-(self.ahead + 1) * self.task.batch_size // (2 * self.task.usable_workers))
+        return max(_FEWEST, min(_CHUNK_NUMBERS // max(1, self._columns.numbers), share, _MOST))
 
     def _opened(self) -> BetonFile:
         """The file; one of URLs, of which no more than the tables need be there yet."""
