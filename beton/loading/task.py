@@ -103,7 +103,7 @@ class Task:
         count = num_samples if self.sampling is None else self.sampling.length(num_samples, self.seed, 0)
         return window_of(self, count, pages)
 
-    def _views(self, num_samples: int, epoch: int, pages: Pages | None, groups) -> tuple[np.ndarray, int]:
+    def _views(self, num_samples: int, epoch: int, pages: Pages | None, groups=None) -> tuple[np.ndarray, int]:
         """The samples of all ranks in their order, before repeated augmentation, and of how many lanes it is."""
         if self.sampling is None:
             views, count = np.arange(num_samples), num_samples
