@@ -42,6 +42,10 @@ class Arrival:
             what = f"{without_secrets(text)} is to be fetched into a folder, and none is given"
             raise UserError(what, "give `cache`, or the path that `python -m beton fetch` prints")
         self.text, self.cache, self._rank = text, Path(os.path.abspath(cache)), rank
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
         self._stop, self._changed, self._thread = threading.Event(), threading.Condition(), None
         self._error: BaseException | None = None
         self._process = os.getpid()
@@ -67,14 +71,16 @@ class Arrival:
     def _check_room(self) -> None:
         """Raise UserError where the disk cannot hold what is missing; hours before it would be full."""
         try:
-            self.cache.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.cache).free
         except OSError as error:
-            raise UserError(f"cannot write {self.cache} ({error.strerror})", "give another `cache`") from None
+            raise self._unwritable(error) from None
         missing = self.missing()
         if missing > free:
             what = f"{self.cache} has room for {_size(free)}, and {_size(missing)} are to be fetched into it"
             raise UserError(what, "make room, or give another `cache`")
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"cannot write {self.cache} ({error.strerror})", "give another `cache`")
 
     def missing(self) -> int:
         """Bytes that are still to be fetched."""
