@@ -120,7 +120,10 @@ class Engine(Loader):
         buffers, batch.buffers = batch.buffers, []  # returned when nobody holds their rows
         rows = iter(self._columns.hand_out(buffers, len(batch.samples))[0])
         about = batch.samples, batch.epoch, batch.number
-        made = [of_it.host(None if of_it.decoder is None else next(rows), *about) for of_it in self.planned]
+        try:
+            made = [of_it.host(None if of_it.decoder is None else next(rows), *about) for of_it in self.planned]
+        finally:  # users' decoders read the file
+            self._mapped.check_read()
         batch.result = batch.number, batch.samples, *made
 
     def _give_back(self, batch: Batch) -> None:

@@ -55,7 +55,7 @@ class Context:
     @cached_property
     def manager(self) -> OSCacheManager:
         """For users' decoders."""
-        return OSCacheManager(self.reader)
+        return OSCacheManager(self.reader, self.mapped.bytes)
 
     def records(self, source: str) -> np.ndarray:
         """The records of a field."""
@@ -141,7 +141,7 @@ class _Planner:
             made.copy = self._left[at]
             self._steps.append((name_of(made.copy), COPY, "on a stream of its own"))
             state, _ = made.copy.declare_state_and_memory(state)
-            made.on_gpu, made.state = self._of(self._left[at + 1 :], state, self._gpu + 1)
+            made.on_gpu, made.state = self._of(self._left[at + 1 :], state, self._gpu + 1, self._about())
         return made
 
     # The threads' part
@@ -241,11 +241,14 @@ class _Planner:
     def _segment(self, operations: Sequence[Operation], first: int, decodes: bool) -> tuple[Segment | None, State]:
         if decodes:
             manager = self._context.manager
-            source = Source(self._handler, self._records, manager.compile_reader(), manager.schedule_epoch([]).state)
+            source = self._about(manager.compile_reader(), manager.schedule_epoch([]).state)
             return self._of([self._decoder, *operations], FIRST_STATE, first, source, decodes=True)
-        return self._of(operations, self._state, first, Source(self._handler, self._records))
+        return self._of(operations, self._state, first, self._about())
 
-    def _of(self, operations, state: State, first: int, source: Source | None = None, decodes: bool = False):
+    def _about(self, *read_from: Any) -> Source:
+        return Source(self._handler, self._records, *read_from, dataset=self._context.mapped.path)
+
+    def _of(self, operations, state: State, first: int, source: Source, decodes: bool = False):
         if not operations:
             return None, state
         made = Segment(

@@ -42,12 +42,14 @@ def _seed_compiled(seed):
 
 @dataclass(frozen=True)
 class Source:
-    """What the decoder of a field reads from; for operations behind it the first two are enough."""
+    """What the decoder of a field of the file `dataset` reads from; for operations behind it `memory_read` and
+    `storage_state` are not needed."""
 
     field: Any = None
     metadata: np.ndarray | None = None
     memory_read: Callable | None = None
     storage_state: Any = None
+    dataset: str = ""
 
 
 @dataclass
@@ -223,9 +225,12 @@ class Segment:
         except Exception as error:
             if batch is not None:
                 shown = ", ".join(map(str, indices[:_MOST_NAMED])) + ", ..." * (len(indices) > _MOST_NAMED)
-                where += f", in batch {batch} of epoch {epoch}, samples {shown}"
-            _note(error, f"in the operation {where}")
-            raise
+                where += f", in batch {batch} of epoch {epoch}, samples {shown} of {self._source.dataset}"
+            named = _named(error, f"in the operation {where}")
+            if named is error:
+                raise
+            # contextlib gives back a StopIteration that is the cause
+            raise named from None if isinstance(error, StopIteration) else error
 
 
 def _declared(operation: Operation, state: State) -> tuple[State, Any, bool]:
@@ -272,8 +277,21 @@ def _reason(error: NumbaError) -> str:
     return shown[0].rstrip(".:") if shown else type(error).__name__
 
 
-def _note(error: Exception, note: str) -> None:
-    if hasattr(error, "add_note"):
-        error.add_note(note)
-    elif error.args and isinstance(error.args[0], str):
-        error.args = (f"{error.args[0]} ({note})", *error.args[1:])
+def _named(error: Exception, where: str) -> Exception:
+    """The same exception with a text that says where it was raised: of a class made from its own. For one that cannot
+    be made so, itself, with a note."""
+    kind, text = type(error), f"{str(error) or type(error).__name__} ({where})"
+    if kind is StopIteration:  # it would end the loader's own generators
+        return RuntimeError(f"StopIteration: {text}")
+    about = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__str__": lambda _: text}
+    about["__reduce__"] = lambda _: (_named, (error, where))  # it may travel between processes
+    try:
+        told = type(kind.__name__, (kind,), about)
+        made = told.__new__(told, *error.args)
+    except TypeError:
+        if hasattr(error, "add_note"):
+            error.add_note(where)
+        return error
+    made.args = error.args
+    vars(made).update(vars(error))
+    return made

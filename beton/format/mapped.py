@@ -9,6 +9,7 @@ import numpy as np
 from beton.errors import DamagedSample, UserError
 from beton.format.file import BetonFile
 from beton.format.tables import Column
+from beton.kernels import Guard
 
 
 class MappedFile:
@@ -25,12 +26,14 @@ class MappedFile:
         self._stored = [column for column in file.columns.values() if column.sizes is not None]
         self._map, self.arrival = file.map_to_cache() if cached else file.map(), file.arrival
         self.bytes = self._map.bytes
+        self._guard = Guard(self.bytes)
 
     def close(self) -> None:
         """Unmap it, once nobody holds a part of it any more. No thread may be reading."""
         if self.arrival is not None:
             self.arrival.close()
-        self.bytes = None
+        self._guard.close()
+        self._guard = self.bytes = None
         self._map.close()
 
     def payload(self, column: Column, sample: int) -> np.ndarray:
@@ -42,8 +45,6 @@ class MappedFile:
         """To be called before samples (int64) are read. Raises IndexError for one that the file has not, DamagedSample
         for one whose checksum differs, UserError when the file was truncated since it was opened. Waits for what is
         still on its way.
-
-        Reading what has been truncated would end the process (SIGBUS).
         """
         if self.bytes is None:
             raise RuntimeError(f"{self.path} is closed")
@@ -53,10 +54,21 @@ class MappedFile:
         if self.arrival is not None:
             self.arrival.wait(samples)
         if self._stored and not self._map.is_whole(self._stored[0], samples):
-            raise UserError(f"{self.path} was truncated while it was in use", "write the dataset again")
+            raise self._truncated()
         if self._verify:
             for sample in samples.tolist():
                 self._compare(sample)
+        self.check_read()
+
+    def check_read(self) -> None:
+        """To be called after samples were read, whatever came of it. Raises UserError where the file was truncated
+        meanwhile, or the disk failed: there were zeros in place of what was lost."""
+        if self._guard.torn:
+            raise self._truncated()
+
+    def _truncated(self) -> UserError:
+        what = f"{self.path} was truncated while it was in use"
+        return UserError(what, "write the dataset again; if its size is what it was, the disk could not read it")
 
     def _compare(self, sample: int) -> None:
         checksum = 0

@@ -7,6 +7,7 @@ import ctypes
 import functools
 import sys
 import threading
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,8 @@ SIGNATURES = {
     "kernels_decode_jpeg": (ctypes.c_int, [_pointer, ctypes.c_char_p, _size, *[_long] * 3, _pointer]),
     "kernels_blocks_size": (_size, [_long, _long]),
     "kernels_encode_blocks": (None, [_pointer, _long, _long, _pointer]),
+    "kernels_guard": (_pointer, [_pointer, _size]),
+    "kernels_unguard": (None, [_pointer]),
 }
 
 
@@ -168,3 +171,19 @@ def encode_blocks(pixels: np.ndarray) -> np.ndarray:
     payload = np.empty(_library().kernels_blocks_size(height, width), np.uint8)
     _library().kernels_encode_blocks(pixels.ctypes.data, height, width, payload.ctypes.data)
     return payload
+
+
+class Guard:
+    """Where a part of `mapped` (uint8, a file in memory) cannot be read, which would end the process (SIGBUS), it reads
+    as zeros, and `torn` is True from then on. Until close(), which comes before the file is unmapped."""
+
+    def __init__(self, mapped: np.ndarray):
+        self._mapped = mapped  # it is not unmapped before
+        address = _library().kernels_guard(mapped.ctypes.data, mapped.size)
+        self._torn = ctypes.c_int32.from_address(address) if address else ctypes.c_int32(0)
+        self.close = weakref.finalize(self, _library().kernels_unguard, address) if address else lambda: None
+
+    @property
+    def torn(self) -> bool:
+        """Whether a part was not there when it was read."""
+        return self._torn.value != 0

@@ -388,13 +388,19 @@ class Loader(Positioned):
     def _fill(self, workers: list, population, samples: np.ndarray, keys: np.ndarray, targets: list) -> list[tuple]:
         """Make the rows of a few samples; returns (row, DamagedSample) of those that on_error has left out."""
         try:
-            self._mapped.check(samples)
-            self._columns.fill(workers, samples, keys, targets)
+            self._read(workers, samples, keys, targets)
             return []
         except DamagedSample:
             if self.task.on_error == RAISE:
                 raise
         return self._one_by_one(workers, population, samples, keys, targets)
+
+    def _read(self, workers: list, samples: np.ndarray, keys: np.ndarray, targets: list) -> None:
+        self._mapped.check(samples)
+        try:
+            self._columns.fill(workers, samples, keys, targets)
+        finally:  # a sample is not damaged where the file was truncated
+            self._mapped.check_read()
 
     def _one_by_one(self, workers: list, population, samples, keys, targets: list) -> list[tuple]:
         """The same where one of them is damaged."""
@@ -405,8 +411,7 @@ class Loader(Positioned):
 
             def make(sample: int, row=row) -> None:
                 one = np.array([sample])
-                self._mapped.check(one)
-                self._columns.fill(workers, one, keys[row : row + 1], [target[row : row + 1] for target in targets])
+                self._read(workers, one, keys[row : row + 1], [target[row : row + 1] for target in targets])
 
             try:
                 make(samples[row])

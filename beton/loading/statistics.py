@@ -40,7 +40,9 @@ def statistics(mapped: MappedFile, column: Column, samples: np.ndarray, workers:
         sample = int(samples[place])
         try:
             mapped.check(samples[place : place + 1])
-            pixels = column.field.value(column.records[sample], mapped.payload(column, sample).tobytes())
+            payload = mapped.payload(column, sample).tobytes()
+            mapped.check_read()
+            pixels = column.field.value(column.records[sample], payload)
         except DamagedSample as error:
             return error
         except ValueError as error:

@@ -46,7 +46,7 @@ DEFAULT_OS_CACHE = not DEFAULT_PROCESS_CACHE
 
 
 class Loader:
-    """Batches of the file `fname`, as tuples: each `for` is the next epoch (`next_epoch`, which may be set).
+    """Batches of the file `fname` (or `path`), as tuples: each `for` is the next epoch (`next_epoch` may be set).
 
     `pipelines`: for each field a list of its decoder and operations (torch.nn.Modules too), or a PipelineSpec; a field
     without one has its decoder and ToTensor, one with None is left out. A name that is no field's is a further column,
@@ -65,8 +65,8 @@ class Loader:
 
     def __init__(
         self,
-        fname: str,
-        batch_size: int,
+        fname: str | None = None,
+        batch_size: int | None = None,
         num_workers: int = -1,
         os_cache: bool = DEFAULT_OS_CACHE,
         order: ORDER_TYPE = OrderOption.SEQUENTIAL,
@@ -80,7 +80,11 @@ class Loader:
         recompile: bool = False,
         order_kwargs: Mapping[str, Any] | None = None,
         custom_field_mapper: Mapping[str, str] | None = None,
+        path: str | None = None,
     ):
+        if (fname is None) == (path is None) or batch_size is None:
+            raise TypeError("Loader() needs `fname`, or FFCV-SSL's name for it, `path`; and `batch_size`")
+        fname, path = fname or path, None
         self._args = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         self.fname, self.batch_size, self.batches_ahead = str(fname), int(batch_size), batches_ahead
         self.drop_last, self.distributed, self.recompile = drop_last, bool(distributed), recompile

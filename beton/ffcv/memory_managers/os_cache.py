@@ -33,16 +33,22 @@ class OSCacheContext(MemoryContext):
 
 
 class OSCacheManager(MemoryManager):
-    """The file of `reader`, mapped."""
+    """The file of `reader`, mapped: its bytes (uint8) are `mapped` where it is already."""
+
+    def __init__(self, reader: Any, mapped: np.ndarray | None = None):
+        super().__init__(reader)
+        self._bytes = mapped
 
     @cached_property
     def storage_state(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """See OSCacheContext."""
         table = self.reader.alloc_table
         table = table[np.argsort(table["ptr"], kind="stable")]
-        with self.reader.open() as file:
-            self._map = file.map()
-        return self._map.bytes, np.ascontiguousarray(table["ptr"]), np.ascontiguousarray(table["size"])
+        if self._bytes is None:
+            with self.reader.open() as file:
+                self._map = file.map()
+            self._bytes = self._map.bytes
+        return self._bytes, np.ascontiguousarray(table["ptr"]), np.ascontiguousarray(table["size"])
 
     def schedule_epoch(self, schedule: Sequence = ()) -> OSCacheContext:
         """The memory, whatever the batches."""

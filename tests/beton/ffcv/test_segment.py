@@ -1,5 +1,6 @@
 """Users' own operations: what they draw, what they hold, what goes wrong in them, what is compiled once."""
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -108,8 +109,33 @@ def test_exceptions_name_the_operation_the_pipeline_and_the_samples():
     for operation in (Own(boom), Own(boom, compiled=False)):
         with pytest.raises(ValueError, match="no such pixel") as caught:
             run(segment(operation), 2, 5)
-        shown = " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
-        assert "Own of the pipeline 'image', in batch 5 of epoch 2, samples 20, 21" in shown
+        assert "Own of the pipeline 'image', in batch 5 of epoch 2, samples 20, 21" in str(caught.value)
+
+
+class Coded(Exception):
+    def __init__(self, code, *, hint):
+        super().__init__()
+        self.code, self.hint = code, hint
+
+
+@pytest.mark.parametrize("error", [Coded(7, hint="h"), KeyError("key"), OSError(2, "gone", "file")])
+def test_exceptions_keep_their_kind_and_what_they_carry(error):
+    def fails(images, target):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        run(segment(Own(fails, compiled=False)), 0)
+    found = caught.value
+    assert "Own of the pipeline" in str(found) and str(error) in str(found) and found.__cause__ is error
+    assert (found.args, vars(found), type(found).__name__) == (error.args, vars(error), type(error).__name__)
+    assert getattr(found, "errno", None) == getattr(error, "errno", None)
+    again = pickle.loads(pickle.dumps(found)) if not isinstance(error, Coded) else found
+    assert str(again) == str(found)
+
+
+def test_an_iterator_that_is_at_its_end_is_an_error_too():
+    with pytest.raises(RuntimeError, match=r"StopIteration.*Own of the pipeline"):
+        run(segment(Own(lambda images, target: next(iter(())), compiled=False)), 0)
 
 
 def test_what_cannot_be_run_is_refused_at_once_by_name():

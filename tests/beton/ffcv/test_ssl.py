@@ -74,5 +74,11 @@ def test_a_decoder_of_a_user_s_crops_and_says_which_sample_it_cannot_crop(path):
     assert (images[1].numpy() == PHOTOS[3][:30, :30]).all()
     with pytest.raises(ValueError, match="sample 4: the crop .* is not within 28 x 28 pixels") as caught:
         list(loader([0, 4]))
-    shown = " ".join([str(caught.value), *getattr(caught.value, "__notes__", [])])
-    assert "Corner of the pipeline 'image'" in shown
+    assert "Corner of the pipeline 'image'" in str(caught.value)
+
+
+def test_the_file_is_called_path_too(path):
+    assert len(list(Loader(path=path, batch_size=2, pipelines={"image": None}))) == 3
+    for wrong in ({"batch_size": 2}, {"fname": path, "path": path, "batch_size": 2}, {"path": path}):
+        with pytest.raises(TypeError, match="path"):
+            Loader(**wrong)
