@@ -86,8 +86,8 @@ def _base(script: str, place, betons, photo_folder) -> dict:
         },
         QUASI: {"bench.out": place / "work/a.json", "bench.samples": 1000, "bench.ranks": 8, "bench.batch_size": 1},
         FFCV_API: {
-            "bench.photos": photo_folder / "val", "bench.out": place / "work/a.json", "bench.rounds": 1, "bench.starts": 1,
-            "bench.chains": "imagenet", "bench.seconds": 0.01,
+            "bench.photos": photo_folder / "val", "bench.out": place / "work/a.json", "bench.chains": "imagenet",
+            "bench.rounds": 1, "bench.starts": 1, "bench.seconds": 0.01,
         },
         SCALING: {"scale.out": place / "work/a.md"},
         SERIAL: {"bench.out": place / "work/a.json", "bench.rounds": 1, "bench.seconds": 0},
