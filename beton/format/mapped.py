@@ -32,7 +32,8 @@ class MappedFile:
         """Unmap it, once nobody holds a part of it any more. No thread may be reading."""
         if self.arrival is not None:
             self.arrival.close()
-        self._guard.close()
+        if self._guard is not None:
+            self._guard.close()
         self._guard = self.bytes = None
         self._map.close()
 

@@ -196,6 +196,9 @@ def _check(task: Task) -> None:
         raise UserError(f"`on_error`={task.on_error!r} is none of {', '.join(POLICIES)}", "give one of these")
     if task.cache_gb is not None and not task.cache_gb > 0:
         raise UserError(f"`cache_gb`={task.cache_gb!r} is not a number above 0", "give the memory for it, in GB")
+    if task.cache_gb is not None and (task.in_memory or not task.is_shuffled):
+        what = f"`cache_gb`={task.cache_gb:g} is for shuffled data sets that do not fit into memory"
+        raise UserError(what, "set `in_memory`=0, or leave it out" if task.in_memory else "leave it out")
     for name, value in (("batch_size", task.batch_size), ("workers", task.workers), ("repeats", task.repeats)):
         if not isinstance(value, int) or value < 1:
             raise UserError(f"`{name}`={value!r} is not a whole number from 1 on", "give one")

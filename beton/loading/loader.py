@@ -45,8 +45,8 @@ if TYPE_CHECKING:
 
     from beton.loading.statistics import Statistics
 
-# Batches that are read before one is used, with those whose pages are asked for and those that are copied to a GPU
-_AHEAD_IN_ALL = AHEAD + LEAD + 4
+# Batches that are read before one is used, with those that are copied to a GPU; those whose pages are asked for besides
+_AHEAD_IN_ALL = AHEAD + 4
 # What a thread takes at a time, in numbers that come out: few enough to stay in its cache, enough to hide what it costs
 # to hand them out. At least 8 samples: of small ones more, so that Python costs less than they do.
 _CHUNK_NUMBERS, _FEWEST, _MOST = 8 * 224 * 224 * 3, 8, 1024
@@ -218,7 +218,7 @@ class Loader(Positioned):
 
     def _batches(self, epoch: int, start: int) -> Iterator[tuple]:
         made = super()._batches(epoch, start)
-        if self._mapped.arrival is not None:
+        if self._mapped.arrival is not None and not self._mapped.arrival.is_complete:
             made = self._as_they_come(made, epoch, start)
         return Called(self._after, self.task).with_batches(made, epoch, start) if self._after else made
 
@@ -227,8 +227,9 @@ class Loader(Positioned):
         an epoch that is left early would wait too."""
         samples, size = self.order(epoch)[0], self.task.batch_size
         first = 0 if self.task.on_error == SKIP else start * size
+        ahead = _AHEAD_IN_ALL + LEAD * self._caches
         with closing(made):
-            for end in itertools.count((start + 1 + _AHEAD_IN_ALL) * size, size):
+            for end in itertools.count((start + 1 + ahead) * size, size):
                 self._mapped.arrival.wait(samples[first:end])
                 first = end
                 batch = next(made, None)

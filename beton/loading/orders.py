@@ -13,21 +13,31 @@ def random_order(samples: int, seed: int, epoch: int) -> np.ndarray:
     return permutation(samples, seed ^ _ORDER, epoch)
 
 
-def quasi_random_order(pages: np.ndarray, window: int, seed: int, epoch: int, lanes: int = 1) -> np.ndarray:
+def quasi_random_order(
+    pages: np.ndarray, window: int, seed: int, epoch: int, lanes: int = 1, groups: np.ndarray | None = None
+) -> np.ndarray:
     """A permutation that reads a file too large for memory nearly in sequence.
 
     `pages` (int64, one a sample) is the page that holds a sample. Pages are shuffled and dealt to `lanes` of equally
     many samples (or one more), where a page at the border of two lanes is cut. Each lane mixes `window` pages at a
     time, and the order takes a sample of each lane in turn: a rank that reads order[rank::world_size], where
     world_size divides `lanes`, reads whole lanes, so each page is read by one rank, but for those that are cut.
+    `groups` (int64, one a sample): the samples of a lower number come first, dealt to all lanes; no page has two.
     """
     page_ids, page_of_sample = np.unique(pages, return_inverse=True)
     place = np.argsort(random_order(len(page_ids), seed ^ _WINDOW_ORDER, epoch))[page_of_sample]
-    draws = sample_keys(seed ^ _ORDER, epoch, np.arange(len(pages))) >> np.uint64(32)
-    order = np.empty(len(pages), np.int64)
-    for lane, samples in enumerate(np.array_split(np.argsort(place, kind="stable"), lanes)):
-        if len(samples):
-            order[lane::lanes] = samples[_mixed(place[samples], draws[samples] * 2.0**-32, max(window, 1))]
+    draws = (sample_keys(seed ^ _ORDER, epoch, np.arange(len(pages))) >> np.uint64(32)) * 2.0**-32
+    by_page, borders = np.argsort(place, kind="stable"), []
+    if groups is not None:
+        by_page = grouped(by_page, groups[by_page])
+        borders = np.flatnonzero(np.diff(groups[by_page])) + 1
+    order, done = np.empty(len(pages), np.int64), 0
+    for group in np.split(by_page, borders):
+        part = order[done : done + len(group)]  # a view; each of its lanes is of one lane of the whole
+        for lane, samples in enumerate(np.array_split(group, lanes)):
+            if len(samples):
+                part[lane::lanes] = samples[_mixed(place[samples], draws[samples], max(window, 1))]
+        done += len(group)
     return order
 
 
@@ -37,7 +47,7 @@ def _mixed(places: np.ndarray, draws: np.ndarray, window: int) -> np.ndarray:
     Each sample comes within half a window before or behind the middle of its page. What would come before the first
     page or behind the last one is reflected there, so that as many pages are read at the ends as in between.
     """
-    places = places - places[0]
+    places = np.cumsum(np.diff(places, prepend=places[0]) != 0)
     count = int(places[-1]) + 1
     if window >= count:
         return np.argsort(draws, kind="stable")
@@ -45,12 +55,9 @@ def _mixed(places: np.ndarray, draws: np.ndarray, window: int) -> np.ndarray:
     return np.argsort(np.where(when > count, 2 * count - when, when), kind="stable")
 
 
-def grouped(order: np.ndarray, groups: np.ndarray, lanes: int = 1) -> np.ndarray:
-    """An order of `lanes` with the samples of lower groups first in each lane; `groups` (int64): of its samples."""
-    made = np.empty_like(order)
-    for lane in range(lanes):
-        made[lane::lanes] = order[lane::lanes][np.argsort(groups[lane::lanes], kind="stable")]
-    return made
+def grouped(order: np.ndarray, groups: np.ndarray) -> np.ndarray:
+    """An order with the samples of lower groups first; `groups` (int64): of its samples."""
+    return order[np.argsort(groups, kind="stable")]
 
 
 def rank_share(order: np.ndarray, batch_size: int, rank: int, world_size: int, drop_last: bool) -> np.ndarray:

@@ -68,6 +68,11 @@ class Task:
 
         return torch.float32 if self.dtype is None else self.dtype
 
+    @property
+    def is_shuffled(self) -> bool:
+        """Whether the seed says in which order the samples come."""
+        return self.shuffle and not (self.sampling is not None and self.sampling.is_ordered)
+
     def order(
         self,
         num_samples: int,
@@ -92,27 +97,28 @@ class Task:
         return share % num_samples, sample_keys(self.seed, epoch, share)
 
     def window(self, num_samples: int, pages: Pages | None) -> Window | None:
-        """How an epoch of so many samples is mixed, where that is not at random. Raises UserError."""
-        if self.in_memory or pages is None or not self.shuffle or (self.sampling and self.sampling.is_ordered):
+        """How an epoch of a file of so many samples is mixed, where that is not at random. Raises UserError."""
+        if self.in_memory or pages is None or not self.is_shuffled:
             return None
-        return window_of(self, num_samples, pages)
+        count = num_samples if self.sampling is None else self.sampling.length(num_samples, self.seed, 0)
+        return window_of(self, count, pages)
 
-    def _views(self, num_samples: int, epoch: int, pages: Pages | None, groups) -> tuple[np.ndarray, int]:
+    def _views(self, num_samples: int, epoch: int, pages: Pages | None, groups=None) -> tuple[np.ndarray, int]:
         """The samples of all ranks in their order, before repeated augmentation, and of how many lanes it is."""
         if self.sampling is None:
             views, count = np.arange(num_samples), num_samples
         else:
             samples = self.sampling.samples(num_samples, self.seed, epoch)
             views, count = numbered(samples, num_samples), len(samples)
-        if not self.shuffle or (self.sampling is not None and self.sampling.is_ordered):
+        if not self.is_shuffled:
             return views, 1
-        window = self.window(count, pages)
+        of_view = None if groups is None else groups[views % num_samples]
+        window = self.window(num_samples, pages)
         if window is None:
-            views, lanes = views[orders.random_order(count, self.seed, epoch)], 1
-        else:
-            of_view, lanes = pages.of_sample[views % num_samples], window.lanes
-            views = views[orders.quasi_random_order(of_view, window.pages, self.seed, epoch, lanes)]
-        return views if groups is None else orders.grouped(views, groups[views % num_samples], lanes), lanes
+            order = orders.random_order(count, self.seed, epoch)
+            return views[order if of_view is None else orders.grouped(order, of_view[order])], 1
+        page, (lanes, mixed) = pages.of_sample[views % num_samples], window
+        return views[orders.quasi_random_order(page, mixed, self.seed, epoch, lanes, of_view)], lanes
 
     def batches(self, num_samples: int, epoch: int = 0) -> int:
         """Batches of this rank in an epoch; raises UserError when there are none."""

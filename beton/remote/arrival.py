@@ -42,8 +42,13 @@ class Arrival:
             what = f"{without_secrets(text)} is to be fetched into a folder, and none is given"
             raise UserError(what, "give `cache`, or the path that `python -m beton fetch` prints")
         self.text, self.cache, self._rank = text, Path(os.path.abspath(cache)), rank
+        try:
+            self.cache.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise self._unwritable(error) from None
         self._stop, self._changed, self._thread = threading.Event(), threading.Condition(), None
         self._error: BaseException | None = None
+        self._process = os.getpid()
         self._started, self._stores = time.monotonic(), {}
         self.files = [self._file(item) for item in items_of(text, lambda url: self._store(url).listed(url))]
         self._remotes = [file for file in self.files if isinstance(file, Remote)]
@@ -66,14 +71,16 @@ class Arrival:
     def _check_room(self) -> None:
         """Raise UserError where the disk cannot hold what is missing; hours before it would be full."""
         try:
-            self.cache.mkdir(parents=True, exist_ok=True)
             free = shutil.disk_usage(self.cache).free
         except OSError as error:
-            raise UserError(f"cannot write {self.cache} ({error.strerror})", "give another `cache`") from None
+            raise self._unwritable(error) from None
         missing = self.missing()
         if missing > free:
             what = f"{self.cache} has room for {_size(free)}, and {_size(missing)} are to be fetched into it"
             raise UserError(what, "make room, or give another `cache`")
+
+    def _unwritable(self, error: OSError) -> UserError:
+        return UserError(f"cannot write {self.cache} ({error.strerror})", "give another `cache`")
 
     def missing(self) -> int:
         """Bytes that are still to be fetched."""
@@ -125,9 +132,13 @@ class Arrival:
 
     def wait(self, samples: np.ndarray | None = None, seconds: float | None = None) -> bool:
         """Until the files of these samples (int64), or all, are there and checked, or so many seconds have passed;
-        whether they are there. Raises what fetching failed of."""
-        if self._here.all():
+        whether they are there. Raises what fetching failed of, and RuntimeError in a process that was forked while they
+        were on their way: the thread that fetches is not there."""
+        if self.is_complete:
             return True
+        if os.getpid() != self._process:
+            what = f"the files of {without_secrets(self.text)} are on their way into another process"
+            raise RuntimeError(f"{what}, of which this one is a fork; open them in this one too")
         wanted = np.ones(len(self.files), np.bool_)
         if samples is not None:
             wanted[:] = False
@@ -143,12 +154,19 @@ class Arrival:
                     break
             return bool(self._here[wanted].all())
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether all files are there."""
+        return bool(self._here.all())
+
     def paths(self) -> list[str]:
         """Where the files are, once they are there."""
         return [str(file.path) if isinstance(file, Remote) else file for file in self.files]
 
     def close(self) -> None:
         """End the fetching; what has come is kept."""
+        if os.getpid() != self._process:
+            return
         self._stop.set()
         with self._changed:
             self._changed.notify_all()

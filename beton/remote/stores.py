@@ -102,7 +102,10 @@ class Http:
 
     def listed(self, pattern: str) -> list[str]:
         """There is no list of what a web server has."""
-        raise UserError(f"{pattern} is a pattern, and a web server has no list", "give the URLs of the files, a list")
+        raise UserError(
+            f"{without_secrets(pattern)} is a pattern, and a web server has no list",
+            "give the URLs of the files, a list",
+        )
 
     def _answer(self, url: str, method: str, start: int = 0, stop: int = 0) -> http.client.HTTPResponse:
         headers = {"Range": f"bytes={start}-{stop - 1}"} if stop else {}
@@ -164,7 +167,9 @@ class Fsspec:
             self._system.invalidate_cache()
             info = self._system.info(self._path(url))
         if info.get("type") == "directory":
-            raise UserError(f"{url} is a folder", "give the URL of a .beton, or a pattern such as 'train-*.beton'")
+            raise UserError(
+                f"{without_secrets(url)} is a folder", "give the URL of a .beton, or a pattern such as 'train-*.beton'"
+            )
         version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
         return About(int(info["size"]), version)
 

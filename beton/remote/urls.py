@@ -25,7 +25,9 @@ def items_of(text: str, listed: Callable[[str], list[str]]) -> list[str]:
         else:
             names = sorted(name for name in listed(item) if not name.endswith(".json"))
             if not names:
-                raise UserError(f"there is no object {item}", "check the URL: a pattern needs quotes in a shell")
+                raise UserError(
+                    f"there is no object {without_secrets(item)}", "check the URL: a pattern needs quotes in a shell"
+                )
             found += names
     return found
 

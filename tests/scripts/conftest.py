@@ -12,6 +12,7 @@ from tests.support.nonsense import (
     CACHED,
     CALLABLES,
     CEILING,
+    FFCV_API,
     FORMATS,
     GPU,
     IMAGENET,
@@ -84,6 +85,10 @@ def _base(script: str, place, betons, photo_folder) -> dict:
             "bench.gb": 0.001,
         },
         QUASI: {"bench.out": place / "work/a.json", "bench.samples": 1000, "bench.ranks": 8, "bench.batch_size": 1},
+        FFCV_API: {
+            "bench.photos": photo_folder / "val", "bench.out": place / "work/a.json", "bench.chains": "imagenet",
+            "bench.rounds": 1, "bench.starts": 1, "bench.seconds": 0.01,
+        },
         SCALING: {"scale.out": place / "work/a.md"},
         SERIAL: {"bench.out": place / "work/a.json", "bench.rounds": 1, "bench.seconds": 0},
         SOAK: {"soak.datasets": betons["val"], "soak.out": place / "work/a.json", "soak.minutes": 0.01},

@@ -94,6 +94,7 @@ def test_train_protocol_trains_with_each_loader_and_plots_it(photo_folder, beton
         assert rows[row["loader"]]["images_per_second"] == row["images_per_second"]
 
 
+@pytest.mark.slow
 def test_several_recipes_for_transformers_make_one_report(betons, tmp_path):
     for name in ("vit", "levit"):
         (tmp_path / f"{name}.yaml").write_text(
@@ -154,6 +155,7 @@ def test_batches_on_the_device_are_measured_from_both_encodings_against_the_ceil
         assert sorted(path.name for path in made.iterdir()) == file.classes
 
 
+@pytest.mark.slow
 def test_each_number_of_workers_is_compared_with_itself(betons, tmp_path):
     done = forked(
         "profile_loaders.py", f"--profile.dataset={betons['train']}", "--profile.stages=rrc(32)|flip|normalize",

@@ -147,7 +147,7 @@ def test_standard_loader_trains_from_the_photo_folder(photo_folder, tmp_path):
     assert lines[0]["val_images"] == 41
 
 
-@pytest.mark.parametrize("how", ["spawn", "torchrun"])
+@pytest.mark.parametrize("how", ["spawn", pytest.param("torchrun", marks=pytest.mark.slow)])
 def test_two_ranks_share_the_work_and_count_every_photo_once(betons, tmp_path, how):
     changes = TINY | {"training__epochs": 1, "training__batch_size": 12, "training__precision": "none"}
     if how == "spawn":

@@ -59,6 +59,8 @@ ROLES = {
     "bench.out": "out file",
     "bench.work": "out folder",
     "bench.only": "name",
+    "bench.chains": "name",
+    "data.cache": "out folder",
     "bench.datasets": "beton",
     "data.plugins": "plugins",
     "bench.parts": "name",
@@ -73,6 +75,7 @@ ROLES = {
 WITH = {
     "distillation.teacher": {"distillation.mode": "hard"},
     "distillation.teacher_weights": {"distillation.mode": "hard", "distillation.teacher": "timm:test_vit"},
+    "data.cache": {"data.train_dataset": "http://127.0.0.1:9/a.beton"},
     "dist.address": {"training.distributed": 1, "dist.world_size": 2},
     "profile.val_photos": {"profile.protocol": "train", "profile.loaders": "torch"},
     "profile.val_dataset": {"profile.protocol": "train"},

@@ -14,11 +14,11 @@ from tests.support.scripts import ROOT
 IMAGENET, TRANSFORMERS, WRITE, PROFILE = (
     "train_imagenet.py", "train_transformers.py", "write_dataset.py", "profile_loaders.py",
 )  # fmt: skip
-AGAINST, CALLABLES, CEILING, FORMATS, GPU, MODES, SERIAL, SOAK, VIEWS, CACHED, QUASI, SCALING = (
+AGAINST, CALLABLES, CEILING, FORMATS, GPU, MODES, SERIAL, SOAK, VIEWS, CACHED, QUASI, SCALING, FFCV_API = (
     f"benchmarks/{name}.py"
     for name in (
         *("against_ffcv", "callables", "ceiling", "block_formats", "gpu", "storage_modes", "serial_cost", "soak"),
-        *("views", "cached_ranks", "quasi_random", "scaling"),
+        *("views", "cached_ranks", "quasi_random", "scaling", "ffcv_api"),
     )
 )
 LONG = "x" * 10_000

@@ -23,6 +23,7 @@ class Batches:
     """Batches of so many `rows` on a device, each class of a colour of its own."""
 
     classes, left_out, num_samples, times, multi_label = ["a", "b", "c"], {}, 10, None, False
+    window = None
 
     def __init__(self, device=META, rows=(4, 4, 2)):
         self.device, self.rows = torch.device(device), rows

@@ -41,7 +41,8 @@ def ranks(large):
     opened = []
 
     def open_ranks(world_size, path=large, **given):
-        given = {"in_memory": False, "cache_gb": 0.0025, "drop_last": True, "image": None, "workers": 1} | given
+        given = {"in_memory": False, "drop_last": True, "image": None, "workers": 1} | given
+        given = ({} if given["in_memory"] else {"cache_gb": 0.0025}) | given
         size = BATCH // world_size
         made = [beton.Loader(path, size, rank=rank, world_size=world_size, **given) for rank in range(world_size)]
         opened.extend(made)
@@ -141,6 +142,18 @@ def test_what_fits_is_mixed_as_a_whole_and_what_is_too_little_is_an_error(ranks)
         ranks(4, cache_gb=0.001)
     with pytest.raises(UserError, match="`cache_gb`=0 is not a number above 0"):
         ranks(1, cache_gb=0)
+    for given in ({"in_memory": True}, {"shuffle": False}, {"order": list}):
+        with pytest.raises(UserError, match=r"`cache_gb`=0.003 is for shuffled data sets that do not fit into memory"):
+            ranks(1, cache_gb=0.003, **given)
+
+
+def test_a_subset_has_its_photos_in_more_pages_and_needs_more_memory(ranks):
+    few = {"indices": range(0, COUNT, 8), "cache_gb": 0.0035}
+    with pytest.raises(UserError, match="is too little to mix"):  # at once, and not when the epoch begins
+        ranks(1, **few)
+    (loader,) = ranks(1, **few | {"cache_gb": 0.02})
+    found = np.concatenate(sum(steps([loader]), []))
+    assert loader.window and len(set(found.tolist())) == len(found) == 992 and not (found % 8).any()
 
 
 def test_memory_is_that_of_each_machine(ranks, monkeypatch):

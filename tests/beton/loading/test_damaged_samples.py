@@ -252,7 +252,8 @@ def test_the_settings_reach_the_loaders_and_validation_counts_no_photo_twice(dam
     settings = SimpleNamespace(
         data=SimpleNamespace(
             train_dataset=path, val_dataset=path, num_workers=1, in_memory=1, loader="beton", on_error="substitute",
-            verify=1, timed=0, plugins=None, train_stages="rrc({res})", val_stages="center({res}, ratio={ratio})",
+            verify=1, timed=0, plugins=None, cache=None, cache_gb=None, train_stages="rrc({res})",
+            val_stages="center({res}, ratio={ratio})",
         ),
         training=SimpleNamespace(batch_size=8, seed=0, repeats=1),
         validation=SimpleNamespace(batch_size=8, resolution=24, crop_ratio=0.875),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+import beton
 from beton.errors import UserError
 from beton.format.records import DESCRIPTOR, HEADER
 from beton.loading import buffers
@@ -183,3 +184,19 @@ def test_a_beton_without_samples_is_a_user_error(numbered, tmp_path):
     for drop_last in (True, False):
         with pytest.raises(UserError, match="no samples"):
             opened(tmp_path / "empty.beton", drop_last=drop_last)
+
+
+@pytest.mark.parametrize("stages", [
+    "center(32, 1)|flip", "rrc(32)|flip", "center(40, 1)|flip", "rrc(48)", "center(32, 1)|flip|translate(3)", "rrc(64)",
+])  # fmt: skip
+def test_large_batches_are_written_past_the_caches_and_hold_the_same_numbers(tmp_path, stages):
+    photos = np.random.default_rng(0).integers(0, 256, (256, 32, 32, 3), np.uint8)
+    beton.write([(photo, i) for i, photo in enumerate(photos)], tmp_path / "a.beton", write_mode="raw", workers=1)
+    given = {"image": f"{stages}|normalize", "shuffle": False, "workers": 1}
+    with (
+        beton.Loader(tmp_path / "a.beton", 256, **given) as large,
+        beton.Loader(tmp_path / "a.beton", 8, **given) as small,
+    ):
+        (images, _), few = next(iter(large)), torch.cat([images for images, _ in small])
+        assert images.numel() * 4 > 1 << 20
+        assert torch.equal(images, few)

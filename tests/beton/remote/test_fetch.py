@@ -3,6 +3,7 @@
 import os
 import pickle
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -98,6 +99,54 @@ def test_training_begins_while_later_files_are_on_their_way(server, tmp_path):
         loader.load_state_dict(state)
         assert len(list(loader)) == 20
     assert all(each_byte_once(server, name) for name in PARTS)
+
+
+def test_a_fork_of_a_loader_whose_files_are_on_their_way_does_not_wait_for_ever(server, tmp_path):
+    server.faults.holds = {PARTS[2]: 20_000}
+    with beton.Loader(parts_of(server), 4, image=STAGES, cache=tmp_path, workers=1) as loader:
+        next(iter(loader))
+        child = os.fork()
+        if not child:
+            signal.alarm(30)  # a hang
+            try:
+                list(loader.batches(0))
+            except RuntimeError as error:
+                os._exit(17 if "of which this one is a fork" in str(error) else 1)
+            os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 17
+        server.release()
+        assert len(list(loader)) == 24
+
+
+@pytest.mark.parametrize("memory", [{}, {"cache_gb": 0.0018}])
+def test_files_larger_than_memory_come_one_after_another_in_epoch_0(shown, tmp_path, monkeypatch, memory):
+    monkeypatch.setattr("beton.writing.writer.page_size", lambda payload: 16 << 10)
+    photos = [(np.zeros((32, 32, 3), np.uint8), i % 3) for i in range(960)]
+    beton.write(photos, tmp_path / "large.beton", write_mode="raw", workers=1)
+    main(["split", str(tmp_path / "large.beton"), "4"])
+    given = {
+        "image": None,
+        "cache": tmp_path / "cache",
+        "in_memory": False,
+        "with_indices": True,
+        "workers": 1,
+    } | memory
+
+    def order(world_size):
+        url, size = f"file://{tmp_path}/large-*-of-4.beton", 16 // world_size
+        made = [beton.Loader(url, size, rank=rank, world_size=world_size, **given) for rank in range(world_size)]
+        assert made[0].window.lanes % 4 == 0 and made[0].window.lanes * made[0].window.pages < 192
+        own = [torch.cat([batch[-1] for batch in loader.batches(0)]) for loader in made]
+        pages = [set(loader.pages().of_sample[share].tolist()) for loader, share in zip(made, own, strict=True)]
+        assert sum(map(len, pages)) <= made[0].pages().count + 4 * (made[0].window.lanes - 1)  # those that are cut
+        for loader in made:
+            loader.close()
+        return torch.stack(own, 1).flatten()
+
+    found = order(1)
+    assert (found // 240).tolist() == [part for part in range(4) for _ in range(240)]
+    assert found.sort().values.tolist() == list(range(960)) and found[:240].tolist() != sorted(found[:240].tolist())
+    assert order(2).equal(found) and order(4).equal(found)
 
 
 def test_classes_that_come_in_turn_are_not_trained_in_turn(server, shown, tmp_path, capfd):

@@ -52,7 +52,9 @@ launch.run(getattr(ranks, sys.argv[1]), S(training=training, dist=there, data=S(
     [
         ("one_fails", 2, "error: rank 1 is broken; repair it"),
         ("one_has_a_bug", 1, "ZeroDivisionError: a bug"),
-        ("one_fails_and_one_hears_nothing", 2, "error: rank 1 is broken; repair it"),
+        pytest.param(
+            "one_fails_and_one_hears_nothing", 2, "error: rank 1 is broken; repair it", marks=pytest.mark.slow
+        ),
         ("all_leave_after_a_signal", 143, "interrupted"),
     ],
 )

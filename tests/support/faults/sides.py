@@ -96,7 +96,7 @@ class Ours:
 
         data = {"train_dataset": str(path), "val_dataset": str(path), "num_workers": 1, "in_memory": 1}
         data |= {"loader": "beton", "on_error": "raise", "verify": 0, "val_stages": "center({res}, ratio={ratio})"}
-        data |= {"plugins": None, "timed": 0}
+        data |= {"plugins": None, "timed": 0, "cache": None, "cache_gb": None}
         settings = SimpleNamespace(
             data=SimpleNamespace(**data),
             training=SimpleNamespace(batch_size=batch_size, seed=0, repeats=1),
