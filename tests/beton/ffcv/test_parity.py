@@ -239,12 +239,17 @@ def test_a_transform_of_labels(files, name):
 @pytest.mark.parametrize("compiled", [True], indirect=True)
 @pytest.mark.parametrize("same", [True, False])
 def test_mixup(compiled, files, same):
-    """Numba draws other shares than NumPy for a seed."""
-    equal(
+    """Compiled, since numba draws other shares than NumPy for a seed. Stock lets the compiler round sums as it likes
+    (`fastmath`), and cuts off: here and there 38 becomes 39."""
+    theirs, ours = both(
         files["by stock"],
         lambda s: [s.SimpleRGBImageDecoder(), s.ImageMixup(0.5, same), s.ToTensor()],
         lambda s: [s.IntDecoder(), s.LabelMixup(0.5, same), s.ToTensor(), s.MixupToOneHot(10)],
     )
+    for (wanted, shares), (images, ours_shares) in zip(theirs, ours, strict=True):
+        assert torch.equal(ours_shares, shares)
+        apart = (images.int() - wanted.int()).abs()
+        assert apart.max() <= 1 and (apart > 0).float().mean() < 0.01
 
 
 def test_a_cutout_and_a_translation_of_stocks_kind(files):
