@@ -14,6 +14,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from torchvision.transforms import Normalize
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]) * 255, np.array([0.229, 0.224, 0.225]) * 255
 FILL = (125, 123, 114)
@@ -62,8 +63,6 @@ def pipelines(package: str, chain: str) -> dict:
     elif chain == "own":
         image = [crop, own_operation(package)(), ops.ToTensor(), ops.ToTorchImage()]
     else:
-        from torchvision.transforms import Normalize
-
         changed = [ops.RandomHorizontalFlip(), ops.RandomTranslate(2, FILL), ops.Cutout(4, FILL)]
         to_float = [ops.ToTensor(), ops.ToTorchImage(), ops.Convert(torch.float32), Normalize(MEAN, STD)]
         image = [decoders.SimpleRGBImageDecoder(), *changed, *to_float]

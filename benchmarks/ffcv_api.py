@@ -5,7 +5,8 @@
 The two chains that most code for FFCV has (of ImageNet, JPEGs of at most 500 px, and of CIFAR-10, 32 px raw) and one
 with an operation of a user's own that numba compiles; on a CPU, float32. Each side is a process that stays open through
 the rounds, in which all are measured one after the other. First batches are those of fresh processes, from the import
-of the loader on, without that of Python and torch; this library's compiled code is on disk from the first start on.
+of the loader on, without that of Python, torch and torchvision; this library's compiled code is on disk from the first
+start on.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Fill the tables of README.md from the measured JSON files and from the heads of the recipes.
+"""Fill the tables of README.md and of docs/ranks.md from the measured JSON files and from the heads of the recipes.
 
     python benchmarks/update_readme.py [--check]     # --check: only report whether it is up to date
 
@@ -8,6 +8,7 @@ A table stands between one of these lines and `<!-- end -->`:
     <!-- against FILE.json -->     the comparison with stock FFCV
     <!-- soak FILE.json -->        memory, threads and files over a long run
     <!-- matrix FILE.json -->     what tests/matrix.sh has tried
+    <!-- figures FILE.json -->     its rows as they are: what they are called, then their figures
     <!-- recipes -->               the recipes of ImageNet
 """
 
@@ -23,7 +24,10 @@ from runtime.profiling.plots import number
 from runtime.profiling.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
-_BLOCK = re.compile(r"(<!-- ((?:rows|accuracy|against|soak|matrix) \S+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
+PAGES = ("README.md", "docs/ranks.md")
+_BLOCK = re.compile(
+    r"(<!-- ((?:rows|accuracy|against|figures|soak|matrix) \S+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL
+)
 _HEAD = re.compile(r"# (ResNet-\d+), (\d+) epochs\. .*: (\.\d+) top-1, (\.\d+) top-5, ([\d.]+) minutes on (.*?)[,;]")
 
 
@@ -55,6 +59,38 @@ def matrix_table(rows: list[dict]) -> str:
     names = [name for name in rows[0] if name not in hidden]
     lines = [f"| {' | '.join(names)} |", "|" + "---|" * len(names)]
     return "\n".join(lines + [f"| {' | '.join(str(row[name]) for name in names)} |" for row in rows])
+
+
+_SHORT = {
+    "images_per_second": "images/s",
+    "seconds_to_first_batch": "first batch s",
+    "first_batch_seconds": "first batch s",
+}
+_SHORT |= {
+    "cpu_ms_per_image": "CPU ms/image",
+    "share_resident": "of the file in memory",
+    "pages_read": "reads of a page",
+}
+_SHORT |= {"speed_of_random": "of the speed of random order"}
+
+
+def figures_table(rows: list[dict]) -> str:
+    """Rows of names and figures, of which those that _SHORT knows are shown."""
+    names = [name for name, value in rows[0].items() if isinstance(value, str) or name in _SHORT]
+    texts = [isinstance(rows[0][name], str) for name in names]
+    lines = [f"| {' | '.join('' if text else _SHORT[name] for name, text in zip(names, texts, strict=True))} |"]
+    lines.append("|" + "".join("---|" if text else "---:|" for text in texts))
+    return "\n".join(lines + [f"| {' | '.join(_cell(row[name]) for name in names)} |" for row in rows])
+
+
+def _cell(value) -> str:
+    """A text, a number, or a median [min-max] n."""
+    if value is None:
+        return "-"
+    if not isinstance(value, dict):
+        return value.replace("_", " ") if isinstance(value, str) else number(value)
+    middle, low, high = (value[key] for key in ("median", "min", "max"))
+    return f"{number(middle)} [{number(low, middle)}-{number(high, middle)}] n={value['n']}"
 
 
 def soak_table(facts: dict) -> str:
@@ -114,7 +150,7 @@ def _goal(row: dict) -> str:
 
 
 def filled(text: str) -> str:
-    """README's text with every table updated."""
+    """The text of a page with every table updated."""
 
     def table(match: re.Match) -> str:
         what = match[2]
@@ -124,6 +160,8 @@ def filled(text: str) -> str:
             body = accuracy_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
         elif what.startswith("against"):
             body = against_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
+        elif what.startswith("figures"):
+            body = figures_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
         elif what.startswith("matrix"):
             body = matrix_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
         elif what.startswith("soak"):
@@ -139,17 +177,16 @@ def filled(text: str) -> str:
 
 
 def main(argv: list[str]) -> None:
-    """Write README.md, or check it."""
+    """Write the pages, or check them."""
     if argv not in ([], ["--check"]):
         raise UserError(f"unexpected arguments {argv}", "write update_readme.py or update_readme.py --check")
-    readme = ROOT / "README.md"
-    old = readme.read_text()
-    new = filled(old)
-    if argv:
+    for name in PAGES:
+        old = (ROOT / name).read_text()
+        new = filled(old)
+        if argv and new != old:
+            sys.exit(f"error: {name} is not up to date; run python benchmarks/update_readme.py")
         if new != old:
-            sys.exit("error: README.md is not up to date; run python benchmarks/update_readme.py")
-        return
-    readme.write_text(new)
+            (ROOT / name).write_text(new)
 
 
 if __name__ == "__main__":
