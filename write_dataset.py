@@ -50,10 +50,13 @@ def declare() -> Config:
         chunk_size=Param(between(INT, 1, 10**6), "photos that a thread takes at a time, at most", default=100),
         subset=Param(between(INT, -1, 10**8), "only the first so many photos; -1: all", default=-1),
         random_subset=Param(between(INT, 1, 10**8), "only so many photos, drawn by cfg.seed; null: all"),
+        shuffle=Param(BOOL, "store photos in an order drawn by cfg.seed, not class by class", default=False),
         classes=Param(STR, "only these classes: names with commas, or a file with one a line; null: all"),
         empty_classes=Param(one_of("error", "keep"), "class folders without photos", default="error"),
         part=Param(STR, "only a part of the samples, e.g. 3/8; auto: of a Slurm array or torchrun; null: all"),
-        seed=Param(between(INT, 0, 2**31 - 1), "chooses the JPEGs of proportion, and cfg.random_subset", default=0),
+        seed=Param(
+            between(INT, 0, 2**31 - 1), "for the JPEGs of proportion, cfg.random_subset and cfg.shuffle", default=0
+        ),
         on_error=Param(one_of("raise", "skip"), "a photo that cannot be read: stop, or leave it out", default="raise"),
         resume=Param(BOOL, "resume an interrupted write; keep what that needs; skip a complete file", default=False),
     )

@@ -69,8 +69,10 @@ def _pairs(file: BetonFile, source: PhotoFolder, folder: str) -> tuple[list[str]
         label_of = {label: names.index(name) for label, name in enumerate(source.classes) if name in names}
     else:
         label_of = {label: label for label in range(len(source.classes))}
-    stored = _by_label(enumerate(file.labels.tolist()))
-    kept = _kept(file.card or {}, source, folder)
+    kept, samples = _kept(file, source, folder), range(len(file))
+    if file.names is not None and _parameters(file).get("shuffle"):
+        samples, kept = sorted(samples, key=file.names.__getitem__), sorted(kept, key=source.stored_name)
+    stored = _by_label((sample, int(file.labels[sample])) for sample in samples)
     found = _by_label((i, label_of[source.label(i)]) for i in kept if source.label(i) in label_of)
     for label in sorted(stored.keys() | found.keys()):
         samples, indices = stored.get(label, []), found.get(label, [])
@@ -89,9 +91,17 @@ def _by_label(items) -> dict[int, list[int]]:
     return found
 
 
-def _kept(card: dict[str, Any], source: PhotoFolder, folder: str) -> list[int]:
-    """The photos of the folder that its writer has not left out: by `subset`, or by `on_error`='skip'."""
-    subset = (card.get("parameters") or {}).get("subset", -1)
+def _parameters(file: BetonFile) -> dict[str, Any]:
+    return (file.card or {}).get("parameters") or {}
+
+
+def _kept(file: BetonFile, source: PhotoFolder, folder: str) -> list[int]:
+    """The photos of the folder that its writer has not left out: by `subset`, `random_subset`, or
+    `on_error`='skip'."""
+    card, subset = file.card or {}, _parameters(file).get("subset", -1)
+    if file.names is not None and _parameters(file).get("random_subset") is not None:
+        drawn = set(file.names)
+        return [i for i in range(len(source)) if source.stored_name(i) in drawn]
     count = len(source) if subset < 0 else min(subset, len(source))
     # The folder may have moved since
     before = (card.get("source") or {}).get("data_dir") or folder

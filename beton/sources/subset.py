@@ -16,7 +16,7 @@ class Subset:
                 setattr(self, name, self._of_index(getattr(source, name)))
 
     def _of_index(self, method):
-        return lambda index: method(self._indices[index])
+        return lambda index: method(int(self._indices[index]))
 
     def __len__(self) -> int:
         return len(self._indices)

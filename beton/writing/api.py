@@ -27,6 +27,7 @@ def write(
     on_error: str = "raise",
     resume: bool = False,
     subset: int = -1,
+    shuffle: bool = False,
     progress: Callable[[int], None] = lambda n: None,
     say: Callable[[str], None] = print,
     **image: Any,
@@ -47,7 +48,9 @@ def write(
     `classes`: names of the classes (default: dataset.classes, if it has them). `seed`: chooses what is chosen by
     lot. `on_error`: 'raise', or 'skip' to leave out samples that cannot be read. `resume`: continue a write
     that was interrupted, and keep what the next one needs. `subset`: only the first so many samples, -1 for
-    all. `progress(n)` is called as samples are stored, `say(text)` with what was resumed.
+    all. `shuffle`: store them in an order that `seed` draws: of a data set that comes class by class, files that are
+    read in pages or fetched from elsewhere mix better. `progress(n)` is called as samples are stored, `say(text)` with
+    what was resumed.
 
     Raises UserError; then `path` is as it was.
     """
@@ -56,7 +59,7 @@ def write(
     if on_error not in ("raise", "skip"):
         raise UserError(f"`on_error`={on_error!r} is neither 'raise' nor 'skip'", "give one of these")
     workers, whole = workers or system.cores(), fields is None and names is None
-    options = WriteOptions(workers, subset=subset, seed=seed, on_error=on_error, resume=resume)
+    options = WriteOptions(workers, subset=subset, shuffle=shuffle, seed=seed, on_error=on_error, resume=resume)
     if fields is None:
         count = len(dataset) if subset < 0 else min(subset, len(dataset))
         Image(**image)  # before anything is read: are its options good?

@@ -16,7 +16,7 @@ from beton.format.parts import parse_part
 from beton.format.records import LONGEST_NAME, VERSION
 from beton.sources.subset import Part, Subset
 
-_DRAWN = 5 << 60  # set apart from what the fields draw
+_DRAWN, _SHUFFLED = 5 << 60, 7 << 60  # set apart from what the fields draw
 _USUAL = {"image": "rgb_image", "label": "int"}  # not in the identity, as in files of version 0.1
 _ENCODERS = ("numpy", "opencv-python", "pillow")  # their versions decide the bytes
 
@@ -26,16 +26,18 @@ class WriteOptions:
     """How a write goes about it; `seed` alone has a part in what comes out.
 
     `num_workers`: threads or processes. `chunk_size`: samples that one takes at a time, at most. `subset`: only the
-    first so many samples, -1 for all; `random_subset`: so many, drawn by `seed`. `seed`: chooses what is chosen by
-    lot. `on_error`: 'raise' or 'skip' for samples that cannot be read. `resume`: continue a write that was
-    interrupted, and keep what the next one needs; a file that is complete already stays as it is. `part`: '3/8' for
-    the third eighth of the samples only, stored as in the whole file.
+    first so many samples, -1 for all; `random_subset`: so many, drawn by `seed`. `shuffle`: store them in an order that
+    `seed` draws, not in the source's. `seed`: chooses what is chosen by lot. `on_error`: 'raise' or 'skip' for samples
+    that cannot be read. `resume`: continue a write that was interrupted, and keep what the next one needs; a file that
+    is complete already stays as it is. `part`: '3/8' for the third eighth of the samples only, stored as in the whole
+    file.
     """
 
     num_workers: int = 16
     chunk_size: int = 100
     subset: int = -1
     random_subset: int | None = None
+    shuffle: bool = False
     seed: int = 0
     on_error: str = "raise"
     resume: bool = False
@@ -45,13 +47,15 @@ class WriteOptions:
         """The samples of a source that are written, as a source; a Subset is taken as it is."""
         if isinstance(source, Subset):
             return source
-        if self.random_subset is not None:
-            from beton.rng import permutation
+        from beton.rng import permutation
 
+        if self.random_subset is not None:
             drawn = permutation(len(source), self.seed ^ _DRAWN)[: self.random_subset]
             source = Subset(source, sorted(drawn.tolist()))
         elif self.subset >= 0:
             source = Subset(source, range(min(self.subset, len(source))))
+        if self.shuffle:  # before it is cut into parts: each has samples of all classes
+            source = Subset(source, permutation(len(source), self.seed ^ _SHUFFLED))
         return source if self.part is None else Part(source, *parse_part(self.part))
 
 
@@ -128,6 +132,7 @@ def identity(source, fields: dict[str, Field], options: WriteOptions, about: dic
         **{f"version of {name}": number for name, number in versions().items()},
         "format version": VERSION,
         "names and labels": samples.hexdigest()[:16],
+        **({"shuffle": True} if options.shuffle else {}),
         **({} if options.part is None else {"part": options.part}),
     }
 
