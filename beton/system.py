@@ -10,6 +10,7 @@ import os
 import signal
 import stat
 import threading
+import weakref
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
@@ -20,6 +21,7 @@ except ImportError:
     fcntl = None
 
 _seeking = threading.Lock()
+_locked: weakref.WeakSet[IO] = weakref.WeakSet()  # files
 PAGE = mmap.PAGESIZE  # bytes
 # What Linux reads ahead at least: of a longer piece it may read this much only
 _READ_AHEAD = 128 << 10
@@ -56,7 +58,8 @@ def ranks_here(world_size: int) -> int:
 def lock(file: IO) -> bool:
     """Lock an open file against other processes until it is closed; False where another one holds it.
 
-    True, without a lock, on systems that have none.
+    A process that is forked meanwhile does not hold the lock, and has no such file. True, without a lock, on systems
+    that have none.
     """
     if fcntl is None:
         return True
@@ -64,7 +67,21 @@ def lock(file: IO) -> bool:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
+    _locked.add(file)
     return True
+
+
+def _let_go() -> None:
+    """In a forked process: its copies of descriptors would hold the locks when this one's parent has ended."""
+    for file in list(_locked):
+        if not file.closed:
+            null = os.open(os.devnull, os.O_RDWR)
+            os.dup2(null, file.fileno(), inheritable=False)
+            os.close(null)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def read_at(file: IO, size: int, offset: int) -> bytes:

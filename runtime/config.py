@@ -22,7 +22,7 @@ from fastargs.exceptions import ValidationError
 from fastargs.validation import And, Checker, Or
 from terminaltables import AsciiTable
 
-from beton.errors import UserError
+from beton.errors import UserError, without_secrets
 
 DEFAULT, COMMAND_LINE = "default", "command line"
 _SHOWN = 100  # characters shown of each end of a long value
@@ -143,8 +143,8 @@ class Settings:
         self._values[key], self.origin[key] = value, origin
 
     def flat(self) -> dict[str, Any]:
-        """All values, as 'section.name' -> value."""
-        return dict(self._values)
+        """All values, as 'section.name' -> value, for files and other programs: without the secrets of URLs."""
+        return {name: without_secrets(v) if isinstance(v, str) else v for name, v in self._values.items()}
 
     def replaced(self, values: dict[str, Any], origin: str) -> "Settings":
         """The same with other values, as 'section.name' -> value, that come from `origin`."""

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from beton.errors import DamagedSample, UserError
+from beton.errors import DamagedSample, UserError, without_secrets
 from beton.loading.cache import Pages, Window
 from beton.loading.damage import POLICIES, RAISE, SKIP, LeftOut
 from beton.loading.task import Task
@@ -109,7 +109,7 @@ class Pipeline:
         no normalize); numbers are int64, N. A batch stays as it is for as long as it is held.
         """
         if self._closed:
-            raise RuntimeError(f"the pipeline of {self.task.dataset} is closed")
+            raise RuntimeError(f"the pipeline of {without_secrets(self.task.dataset)} is closed")
         batches = self._batches(epoch, start)
         self._running.add(batches)
         _all_running.add(batches)

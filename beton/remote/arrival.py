@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from beton import progress
-from beton.errors import UserError
+from beton.errors import UserError, without_secrets
 from beton.files import partial_path
 from beton.format.card import card_path
 from beton.format.file import BetonFile
@@ -23,7 +23,7 @@ from beton.format.joined import JoinedFile
 from beton.format.parts import is_url
 from beton.remote.fetch import Remote, Stopped
 from beton.remote.stores import Fsspec, Http, open_store
-from beton.remote.urls import items_of, place_of, without_secrets
+from beton.remote.urls import items_of, place_of
 from beton.workers import in_order
 
 _LOOKS = 8  # objects that are asked about at a time
@@ -39,7 +39,7 @@ class Arrival:
 
     def __init__(self, text: str, cache: str | Path | None, rank: int = 0):
         if cache is None:
-            what = f"{without_secrets(text)} is to be fetched into a folder, and none is given"
+            what = f"{text} is to be fetched into a folder, and none is given"
             raise UserError(what, "give `cache`, or the path that `python -m beton fetch` prints")
         self.text, self.cache, self._rank = text, Path(os.path.abspath(cache)), rank
         try:
@@ -94,12 +94,14 @@ class Arrival:
             for _ in in_order(lambda i: self._remotes[i].fetch_tables(), 0, len(self._remotes), _LOOKS, 1):
                 pass
             if len(self.files) == 1:
-                file = self._opened(self.files[0])
+                file = self._opened(self.files[0], *self._names())
                 self._firsts = np.array([0, len(file)])
             else:
-                by_name = {_name(file): file for file in self.files}
-                file = JoinedFile(self.text, list(by_name), lambda name: self._opened(by_name[name]))
+                names = self._names()
+                by_name = dict(zip(names, self.files, strict=True))
+                file = JoinedFile(self.text, names, lambda name: self._opened(by_name[name], name))
                 self.files = [by_name[part.path] for part in file.parts]  # in the order of their samples
+                file.path = without_secrets(self.text)
                 self._firsts = np.cumsum([0, *(len(part) for part in file.parts)])
         except BaseException:
             self.close()
@@ -111,7 +113,14 @@ class Arrival:
         self._thread.start()
         return file
 
-    def _opened(self, file: Remote | str) -> BetonFile:
+    def _names(self) -> list[str]:
+        """What messages call the files: without queries, but for the number of one that nothing else tells apart."""
+        items = [file.url if isinstance(file, Remote) else file for file in self.files]
+        names = list(map(without_secrets, items))
+        twice = {name for name, item in zip(names, items, strict=True) if names.count(name) > items.count(item)}
+        return [f"{name} (number {n})" if name in twice else name for n, name in enumerate(names, 1)]
+
+    def _opened(self, file: Remote | str, name: str) -> BetonFile:
         if isinstance(file, str):
             return BetonFile(file)
         card = card_path(file.path)
@@ -121,7 +130,7 @@ class Arrival:
             if not file.path.exists():
                 raise
             found = BetonFile(file.path, card)  # it was published just now
-        found.path, found._absolute = file.url, str(file.path)
+        found.path, found._absolute = name, str(file.path)
         return found
 
     def parts(self) -> np.ndarray:
@@ -196,7 +205,7 @@ class Arrival:
         with suppress(FileNotFoundError):
             if os.stat(file.path).st_ino == self._nodes[number]:
                 return
-        what = f"{without_secrets(file.url)} was fetched anew by another process while it was in use here"
+        what = f"{file.url} was fetched anew by another process while it was in use here"
         raise UserError(what, "start again")
 
     def _log(self, seconds: float) -> None:
@@ -248,10 +257,6 @@ def mixed(labels: np.ndarray | None, parts: np.ndarray) -> int | None:
         if np.abs(own / n - whole).sum() / 2 > 0.1 + np.sqrt(classes / n) / 2:
             return part
     return None
-
-
-def _name(file: Remote | str) -> str:
-    return file.url if isinstance(file, Remote) else file
 
 
 def _size(count: float) -> str:

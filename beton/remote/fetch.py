@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from beton import system
-from beton.errors import UserError
+from beton.errors import UserError, without_secrets
 from beton.files import partial_path, publish
 from beton.format.card import card_path, read_card
 from beton.format.tables import extent
 from beton.remote import partial as partials
 from beton.remote.partial import Partial, no_room
 from beton.remote.stores import Broken, Changed, Fsspec, Http, Missing, NoRanges
-from beton.remote.urls import card_url, without_secrets
+from beton.remote.urls import card_url
 from beton.workers import in_order
 
 # Requests at a time; seconds before another try where nothing more came; bytes read to learn where the tables are
@@ -61,7 +61,7 @@ class Remote:
             return True
         self.size = self.about.size
         if noted is not None and noted != {"size": self.size, "version": self.about.version}:
-            what = f"{without_secrets(self.url)} has changed since it was fetched into {self.path}"
+            what = f"{self.url} has changed since it was fetched into {self.path}"
             raise Changed(what, "delete that folder to fetch it anew, or give another `cache`")
         return noted is not None
 
@@ -146,7 +146,7 @@ class Remote:
             return partial.in_one()
         try:
             with open(partial.bytes, "rb") as file:
-                return partial.planned(*extent(file, without_secrets(self.url), self.size))
+                return partial.planned(*extent(file, self.url, self.size))
         except UserError:
             partials.discard(self.path)
             raise
@@ -170,7 +170,7 @@ class Remote:
         try:
             expected = (read_card(card_path(self.path)) or {}).get("bytes", self.size)
             if expected != self.size:
-                what = f"{without_secrets(self.url)} has {self.size} bytes, and its card is of a file of {expected}"
+                what = f"{self.url} has {self.size} bytes, and its card is of a file of {expected}"
                 raise UserError(what, "upload both again")
         except UserError:
             card_path(self.path).unlink(missing_ok=True)
@@ -239,13 +239,12 @@ class Remote:
 
     def _check(self, partial: Partial) -> None:
         """Raise UserError unless the bytes are those of one version, and of the card."""
-        url = without_secrets(self.url)
         try:
             if self._again(lambda: self._store.about(self.url)) != self.about:
-                raise Changed(f"{url} has changed while it was being fetched", "fetch it again")
+                raise Changed(f"{self.url} has changed while it was being fetched", "fetch it again")
             expected = self._sha256()
             if expected and system.sha256(partial.bytes) != expected:
-                what = f"what came from {url} is not what its card says (the SHA-256 differs)"
+                what = f"what came from {self.url} is not what its card says (the SHA-256 differs)"
                 raise UserError(what, "fetch it again; if that does not help, upload it and its card again")
         except OSError as error:
             raise no_room(self.path.parent, error) from None
@@ -314,7 +313,7 @@ class Lost(UserError):
 
 
 def _lost(url: str, error: Exception, times: int) -> Lost:
-    what = f"the connection to {without_secrets(url)} broke {times} times in a row ({error})"
+    what = f"the connection to {url} broke {times} times in a row ({error})"
     return Lost(what, "check the network, then start again: what is there already is kept")
 
 

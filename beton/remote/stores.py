@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from beton.errors import UserError
-from beton.remote.urls import without_secrets
 
 # Bytes that are read at most at a time, and in a request to a store that cannot stream; seconds that a server may be
 # silent
@@ -32,7 +31,7 @@ class Missing(UserError):
     """No such object."""
 
     def __init__(self, url: str):
-        super().__init__(f"there is no object {without_secrets(url)}", "check the URL")
+        super().__init__(f"there is no object {url}", "check the URL")
         self.url = url
 
     def __reduce__(self):
@@ -65,7 +64,7 @@ def open_store(url: str) -> Http | Fsspec:
         what = f"{scheme}:// needs a package that is not installed ({_first_line(error)})"
         raise UserError(what, "pip install 'ffcv-toolkit[remote]'") from None
     except ValueError as error:
-        raise UserError(f"cannot read {without_secrets(url)} ({_first_line(error)})", "check the URL") from None
+        raise UserError(f"cannot read {url} ({_first_line(error)})", "check the URL") from None
     return S3(system) if scheme in ("s3", "s3a") else Fsspec(system)
 
 
@@ -90,7 +89,7 @@ class Http:
                 raise changed(url)
             ranged = answer.status == 206
             if ranged and answer.headers["Content-Range"].split()[1].split("-")[0] != str(start):
-                raise UserError(f"{without_secrets(url)} comes in other ranges than asked for", "use another server")
+                raise UserError(f"{url} comes in other ranges than asked for", "use another server")
             if not ranged and (start, stop) != (0, about.size):
                 raise NoRanges
             rest = stop - start
@@ -103,7 +102,7 @@ class Http:
     def listed(self, pattern: str) -> list[str]:
         """There is no list of what a web server has."""
         raise UserError(
-            f"{without_secrets(pattern)} is a pattern, and a web server has no list",
+            f"{pattern} is a pattern, and a web server has no list",
             "give the URLs of the files, a list",
         )
 
@@ -124,11 +123,11 @@ class Http:
                 raise changed(url) from None
             if error.code == 429 or error.code >= 500:
                 raise Broken(f"HTTP {error.code} {error.reason}") from None
-            raise UserError(f"cannot read {without_secrets(url)} (HTTP {error.code})", "check the URL") from None
+            raise UserError(f"cannot read {url} (HTTP {error.code})", "check the URL") from None
         except (OSError, http.client.HTTPException) as error:
             raise Broken(_first_line(getattr(error, "reason", error))) from None
         except ValueError as error:
-            raise UserError(f"cannot read {without_secrets(url)} ({error})", "check the URL") from None
+            raise UserError(f"cannot read {url} ({error})", "check the URL") from None
 
 
 class _Refused(Exception):
@@ -150,7 +149,7 @@ def _about(url: str, answer: http.client.HTTPResponse) -> About:
     is_part = answer.status == 206
     size = answer.headers["Content-Range"].rpartition("/")[2] if is_part else answer.headers["Content-Length"]
     if not (size or "").isdecimal():
-        raise UserError(f"the server does not say how large {without_secrets(url)} is", "fetch it by other means")
+        raise UserError(f"the server does not say how large {url} is", "fetch it by other means")
     version = answer.headers["ETag"] or answer.headers["Last-Modified"] or ""
     return About(int(size), version)
 
@@ -167,9 +166,7 @@ class Fsspec:
             self._system.invalidate_cache()
             info = self._system.info(self._path(url))
         if info.get("type") == "directory":
-            raise UserError(
-                f"{without_secrets(url)} is a folder", "give the URL of a .beton, or a pattern such as 'train-*.beton'"
-            )
+            raise UserError(f"{url} is a folder", "give the URL of a .beton, or a pattern such as 'train-*.beton'")
         version = next((str(info[name]) for name in _VERSIONS if info.get(name)), "")
         return About(int(info["size"]), version)
 
@@ -239,12 +236,12 @@ def _told(url: str):
 
 def changed(url: str) -> Changed:
     """The error for an object that has changed while it was fetched."""
-    return Changed(f"{without_secrets(url)} has changed while it was being fetched", "fetch it again")
+    return Changed(f"{url} has changed while it was being fetched", "fetch it again")
 
 
 def forbidden(url: str, why: str) -> UserError:
     """The error for an object that may not be read."""
-    return UserError(f"no permission to read {without_secrets(url)} ({why})", "check the credentials, and the URL")
+    return UserError(f"no permission to read {url} ({why})", "check the credentials, and the URL")
 
 
 def _first_line(error: Any) -> str:

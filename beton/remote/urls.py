@@ -10,6 +10,13 @@ from urllib.parse import unquote, urlsplit
 from beton.errors import UserError
 from beton.format.parts import is_url, paths_of
 
+# Names in the queries of signed URLs: of S3 and CloudFront, of Google's storage, of Azure's, in this order
+_SIGNING = re.compile(
+    "x-amz-.*|awsaccesskeyid|signature|expires|policy|key-pair-id|x-goog-.*|googleaccessid"
+    "|sig|s[eptvr]|spr|sip|sk(oid|tid|t|e|s|v)",
+    re.IGNORECASE,
+)
+
 
 def items_of(text: str, listed: Callable[[str], list[str]]) -> list[str]:
     """The URLs, and the paths of local files, that a text of either with commas stands for.
@@ -25,9 +32,7 @@ def items_of(text: str, listed: Callable[[str], list[str]]) -> list[str]:
         else:
             names = sorted(name for name in listed(item) if not name.endswith(".json"))
             if not names:
-                raise UserError(
-                    f"there is no object {without_secrets(item)}", "check the URL: a pattern needs quotes in a shell"
-                )
+                raise UserError(f"there is no object {item}", "check the URL: a pattern needs quotes in a shell")
             found += names
     return found
 
@@ -42,18 +47,17 @@ def place_of(url: str, cache: str | Path) -> Path:
     parts = urlsplit(url)
     name = os.path.basename(unquote(parts.path)) or "file"
     above = url.split("?")[0].rpartition("/")[0]
-    if parts.query:  # which may be what tells two files apart
-        above += f"?{parts.query}"
+    if query := _unsigned(parts.query):  # which may be what tells two files apart
+        above += f"?{query}"
     bucket = re.sub(r"[^A-Za-z0-9.-]", "_", parts.hostname or "") or parts.scheme
     return Path(cache) / f"{bucket}-{hashlib.sha256(above.encode()).hexdigest()[:10]}" / name
+
+
+def _unsigned(query: str) -> str:
+    """A query without what signs it, which is another one each time that it is signed."""
+    return "&".join(word for word in query.split("&") if not _SIGNING.fullmatch(word.partition("=")[0]))
 
 
 def card_url(url: str) -> str | None:
     """The URL of a file's card; None for a URL with a query, which may be signed for that file alone."""
     return None if "?" in url else f"{url}.json"
-
-
-def without_secrets(url: str) -> str:
-    """A URL for messages and notes: without a password, and without what a query may have signed."""
-    url = re.sub(r"(?<=://)[^/@]*@", "", url)
-    return url.split("?")[0] if url.startswith(("http://", "https://")) else url

@@ -85,3 +85,26 @@ def test_sha256(tmp_path):
 def test_signals_that_the_system_has(calls):
     expected = (signal.SIGTERM,) if calls == "nothing" else (signal.SIGTERM, signal.SIGHUP)
     assert system.signals("SIGTERM", "SIGHUP", "SIGNONSENSE") == expected
+
+
+def test_a_forked_process_does_not_hold_a_lock_that_its_parent_has_let_go_of(tmp_path, calls):
+    if calls == "nothing":
+        pytest.skip("there are no locks")
+    (read, write), (began, begin) = os.pipe(), os.pipe()
+    with system.open_to_update(tmp_path / "lock") as file, system.open_to_update(tmp_path / "lock") as other:
+        assert system.lock(file) and not system.lock(other)
+        child = os.fork()
+        if not child:
+            os.write(begin, b"1")
+            os.close(write)
+            os.read(read, 1)  # until the parent has looked
+            os._exit(0)
+        os.read(began, 1)
+        file.close()
+        try:
+            assert system.lock(other)
+        finally:
+            os.close(write)
+            os.waitpid(child, 0)
+            for descriptor in (read, began, begin):
+                os.close(descriptor)

@@ -77,6 +77,13 @@ def test_defaults_and_unset():
     assert list(settings.flat()) == list(settings.origin)
 
 
+def test_what_goes_into_files_has_no_secrets_of_urls():
+    url = "https://user:word@host/a-1.beton?Signature=abc,https://host/a-2.beton?Signature=def,s3://b/c.beton"
+    settings = parse(example(), [f"--data.train_dataset={url}"])
+    assert settings.data.train_dataset == url
+    assert settings.flat()["data.train_dataset"] == "https://host/a-1.beton,https://host/a-2.beton,s3://b/c.beton"
+
+
 def test_command_line_over_files_over_defaults(file):
     first = file({"data": {"workers": 8}, "training": {"epochs": 2, "note": "first"}})
     second = file({"training": {"epochs": 3}}, "b.yml")

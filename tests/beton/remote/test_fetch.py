@@ -21,7 +21,8 @@ from beton.remote import partial as partials
 from beton.remote.arrival import Arrival, mixed
 from beton.remote.partial import Partial
 from beton.remote.urls import place_of
-from tests.support.betons import copied, sha256
+from tests.support.betons import copied, damage, sha256
+from tests.support.loaders import within
 from tests.support.remote import STAGES, Server, load, times_sent
 from tests.support.scripts import ENVIRONMENT, ROOT, Forked, here
 from tests.support.waiting import held_and_written, wait_until
@@ -178,6 +179,77 @@ def test_a_connection_that_breaks_is_tried_again(server, tmp_path, ranged):
     server.faults.breaks = {}
     beton.open(f"{server.url}/train-1-of-4.beton", tmp_path).close()
     assert each_byte_once(server, "train-1-of-4.beton") == ranged
+
+
+# Files without cards, as there is none for a signed URL
+
+
+def plain(folder, count=4):
+    """Files of 24 photos each, stored as JPEGs; their paths."""
+    rng, paths = np.random.default_rng(2), []
+    for number in range(count):
+        photos = [(rng.integers(0, 256, (40, 40, 3), np.uint8), i % 3) for i in range(24)]
+        paths.append(folder / f"{number}.beton")
+        beton.write(photos, paths[-1], workers=1)
+        paths[-1].with_name(f"{number}.beton.json").unlink()
+    return paths
+
+
+def test_an_epoch_is_left_though_a_substitute_is_still_on_its_way(tmp_path):
+    (tmp_path / "shown").mkdir()
+    local = plain(tmp_path / "shown")
+    given = {"image": STAGES, "workers": 2, "on_error": "substitute", "with_indices": True}
+    with Server(tmp_path / "shown") as server:
+        urls = [f"{server.url}/{path.name}" for path in local]
+        with beton.Loader(urls, 4, cache=tmp_path / "cache", **given) as loader:
+            later = np.concatenate([loader.samples(0, batch) for batch in (1, 2, 3)])
+        assert later.max() < 24
+        damage(local[0], later)
+        shutil.rmtree(tmp_path / "cache")
+        server.faults.holds = {local[2].name: 20_000}
+        with beton.Loader(urls, 4, cache=tmp_path / "cache", **given) as loader:
+            early = loader.batches(0)
+            next(early)
+            wait_until(lambda: held_and_written(server, tmp_path / "cache", local[2].name))
+            within(60, early.close)
+            server.release()
+            found = list(loader.batches(0))
+        assert sorted(loader.left_out) == sorted(later.tolist())
+        assert not set(torch.cat([batch.indices for batch in found]).tolist()) & set(later.tolist())
+        # What fetching fails of is no damage
+        shutil.rmtree(tmp_path / "cache")
+        server.faults.breaks = {local[2].name: [20_000, *[0] * 100]}
+        with (
+            beton.Loader(urls, 4, cache=tmp_path / "cache", **given) as loader,
+            pytest.raises(UserError, match="2.beton broke .* times in a row"),
+        ):
+            list(loader)
+        assert set(loader.left_out) <= set(later.tolist())
+
+
+def test_what_signs_a_url_is_not_shown_and_may_be_another_one_later(tmp_path, capfd):
+    (tmp_path / "shown").mkdir()
+    local = plain(tmp_path / "shown", 2)
+    damage(local[1], [3])
+    with Server(tmp_path / "shown") as server:
+
+        def urls(signature):
+            return [f"{server.url}/{path.name}?X-Amz-Signature={signature}&Expires=9" for path in local]
+
+        given = {"image": STAGES, "cache": tmp_path / "cache", "workers": 1}
+        with beton.Loader(urls("secret"), 4, on_error="skip", **given) as loader:
+            assert len(list(loader)) == 12
+        shown = "".join(capfd.readouterr()) + repr(loader.left_out)
+        assert f"{server.url}/1.beton)" in shown and "fetched" in shown and "secret" not in shown
+        sent = len(server.sent)
+        with pytest.raises(beton.UserError) as error, beton.Loader(urls("SECRET"), 4, **given) as loader:
+            list(loader)
+        assert len(server.sent) == sent, "the cache has them, whoever has signed"
+        with pytest.raises(beton.UserError) as other:
+            beton.Loader(urls("SECRET")[1], 40, **given, drop_last=True)
+        for text in (str(error.value), str(other.value), repr(pickle.loads(pickle.dumps(error.value)))):
+            assert f"{server.url}/1.beton" in text and "SECRET" not in text
+        assert place_of("https://a/f?id=1", "c") != place_of("https://a/f?id=2", "c")
 
 
 def test_errors_have_names(server, tmp_path):
