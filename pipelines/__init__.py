@@ -43,6 +43,9 @@ def open_pipeline(name: str, task: Task) -> Pipeline:
         raise UserError(f"the pipeline '{name}' cannot {task.on_error} damaged samples", "set `on_error`='raise'")
     if task.verify and not pipeline.verifies:
         raise UserError(f"the pipeline '{name}' has no checksums to compare with", "set `verify`=0")
+    if task.cache_gb is not None and pipeline.pages is Pipeline.pages and not pipeline.is_ceiling:
+        what = f"the pipeline '{name}' does not read in pages, so `cache_gb`={task.cache_gb:g} says nothing to it"
+        raise UserError(what, "leave out `cache_gb`, or set `pipeline`='beton'")
     if pipeline.reads == "photos" and os.path.isfile(task.dataset):
         to_do = "give the folder that holds the class folders, or `pipeline`='beton'"
         raise UserError(f"the pipeline '{name}' reads photo folders, and {task.dataset} is a file", to_do)

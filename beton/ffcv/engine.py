@@ -24,6 +24,7 @@ from beton.rng import sample_keys
 class _Made(Batch):
     """A batch, the `number`-th of `epoch`, of which so many chunks are `left`; `result` when there are none."""
 
+    rest: Rest | None = None
     epoch: int = 0
     number: int = 0
     left: int = 0
@@ -100,7 +101,7 @@ class Engine(Loader):
             self._mapped.prefetch(samples)
         chunks = [slice(at, min(at + self._chunk, len(samples))) for at in range(0, len(samples), self._chunk)]
         number = place.start // self.task.batch_size
-        batch = _Made(place, samples, buffers, [], self._epoch, number, len(chunks))
+        batch = _Made(place, samples, buffers, [], rest, self._epoch, number, len(chunks))
         batch.futures += [
             threads.submit(self._fill_part, batch, samples[c], keys[c], [b[c] for b in buffers]) for c in chunks
         ]
@@ -108,7 +109,7 @@ class Engine(Loader):
 
     def _fill_part(self, workers: list, batch: _Made, samples: np.ndarray, keys: np.ndarray, targets: list) -> list:
         """Fill a chunk; the thread that fills the last one of a batch runs the operations on the whole."""
-        damaged = self._fill(workers, None, samples, keys, targets)
+        damaged = self._fill(workers, batch.rest, samples, keys, targets)
         with self._lock:
             batch.left -= 1
             last = batch.left == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -105,23 +106,36 @@ class Schedule:
         return int((come[asked] - gone[np.searchsorted(self.last[going], batch * batch_size)]).max(initial=0))
 
 
+def check_memory(schedule: Schedule, task: Task) -> None:
+    """Raise UserError where an epoch needs more than `cache_gb`, though nothing is asked for ahead of the work."""
+    if (needed := _needed(schedule, task, 0)) > task.cache_gb:
+        why = "whose pages hold unequal numbers of samples"
+        what = f"`cache_gb`={task.cache_gb:g} is too little for {task.dataset}, {why}"
+        raise UserError(what, f"give at least {math.ceil(needed * 1000) / 1000:g}, or a smaller `batch_size`")
+
+
+def _needed(schedule: Schedule, task: Task, lead: int) -> float:
+    """GB that all ranks of a machine take, if they take what this one does."""
+    return schedule.peak(task.batch_size, lead) * system.ranks_here(task.world_size) / 1e9
+
+
 def _lead(schedule: Schedule, task: Task) -> int:
-    """How many batches ahead of the work the pages are asked for: LEAD, or fewer where there is not the memory."""
-    budget = task.cache_gb * 1e9 / system.ranks_here(task.world_size)
+    """How many batches ahead of the work the pages are asked for: LEAD, or fewer where there is not the memory.
+
+    An epoch that needs more than epoch 0, for which check_memory() was asked, goes on, with a note: an error would come
+    in mid-training.
+    """
     for lead in range(LEAD, -1, -1):
-        needed = schedule.peak(task.batch_size, lead)
-        if needed <= budget:
+        needed = _needed(schedule, task, lead)
+        if needed <= task.cache_gb:
             return lead
-    what = f"`cache_gb`={task.cache_gb:g} is too little for {task.dataset}, whose pages hold unequal numbers of samples"
-    needed *= system.ranks_here(task.world_size)
-    raise UserError(what, f"give at least {math.ceil(needed / 1e6) / 1000:g}, or a smaller `batch_size`")
+    print(f"note: this epoch takes {needed:.3g} GB of memory, more than `cache_gb`={task.cache_gb:g}", file=sys.stderr)
+    return 0
 
 
 class Cache:
     """Has the pages of an epoch read as a whole, shortly before they are needed, and let go of when they have been
     used; a context of one epoch. The positions that it is told rise.
-
-    Raises UserError where there is not the memory for it.
     """
 
     def __init__(self, mapped: MappedFile, schedule: Schedule, task: Task):

@@ -12,9 +12,9 @@ import itertools
 import os
 import sys
 import weakref
-from collections import deque, namedtuple
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, nullcontext
+from contextlib import closing
 from functools import partial
 from keyword import iskeyword
 from pathlib import Path
@@ -24,20 +24,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from beton import system
-from beton.errors import DamagedSample, UserError
+from beton.errors import UserError, without_secrets
 from beton.format.file import BetonFile
 from beton.format.joined import open_beton
 from beton.format.mapped import MappedFile
 from beton.format.parts import absolute, is_remote, text_of
 from beton.loading.after import Called
-from beton.loading.cache import AHEAD, LEAD, Cache, Pages, Schedule
+from beton.loading.cache import AHEAD, LEAD, Pages
 from beton.loading.columns import Columns, as_pipelines, class_names, decoders
-from beton.loading.damage import POLICIES, RAISE, SKIP, SUBSTITUTE, no_substitute, read_substitute
-from beton.loading.position import Positioned
+from beton.loading.damage import POLICIES, RAISE, SKIP
+from beton.loading.reading import Reading
 from beton.loading.sampling import Sampling
 from beton.loading.task import Task
 from beton.loading.times import Times
-from beton.loading.work import Batch, Rest, Threads
 from beton.rng import permutation
 
 if TYPE_CHECKING:
@@ -52,7 +51,7 @@ _AHEAD_IN_ALL = AHEAD + 4
 _CHUNK_NUMBERS, _FEWEST, _MOST = 8 * 224 * 224 * 3, 8, 1024
 
 
-class Loader(Positioned):
+class Loader(Reading):
     """Batches of a .beton: `for images, labels in loader` is one epoch, each time the next one.
 
     A batch is a named tuple with a column for each field of the file, in its order: images N x C x H x W
@@ -94,7 +93,6 @@ class Loader(Positioned):
     on_error = POLICIES
     verifies = True
     ahead = AHEAD
-    _caches = False  # what it reads is let go of when it has been used
     _as_dict = False
     _parts: np.ndarray | None = None  # which file holds each sample (int64), where an epoch may have these in turn
     _after: Mapping[str, list] = MappingProxyType({})  # what is called with the batches of a column
@@ -174,6 +172,7 @@ class Loader(Positioned):
         self._caches = cached and self.window is not None
         if self._caches:
             self._mapped.no_read_ahead()
+            self._check_memory()
         self._chunk = self._samples_at_a_time()
 
     def _samples_at_a_time(self) -> int:
@@ -195,7 +194,7 @@ class Loader(Positioned):
             apart = mixed(file.labels, parts)
             self._parts = parts if apart is None else None
             if apart is not None and self.task.shuffle and self.task.rank == 0:
-                which = file.parts[apart].path
+                which = without_secrets(file.parts[apart].path)
                 print(f"note: the first epoch waits for all files: {which} has other classes than all", file=sys.stderr)
         return file
 
@@ -263,164 +262,9 @@ class Loader(Positioned):
         left_out = partial(self.damaged, replaced=False)
         return statistics(self._mapped, self._fields[name], of, self.task.usable_workers, left_out)
 
-    def _population(self, epoch_samples: np.ndarray) -> np.ndarray | None:
-        """The samples that may replace a damaged one, None for all; where only an order of the user's says which, those
-        of this epoch."""
-        if self.task.sampling is None:
-            return None
-        known = self.task.sampling.population(self.num_samples)
-        return epoch_samples if known is None else known
-
     @property
     def description(self) -> str:
         """How it runs, for the log."""
         left = [name for name in self._fields if name not in self._columns.fields]
         about = [*self._columns.descriptions, *[f"without the fields {', '.join(left)}"] * bool(left)]
         return ", ".join([super().description, *about])
-
-    # An epoch
-
-    def read(self, epoch: int, samples: np.ndarray, keys: np.ndarray, start: int) -> Iterator[tuple]:
-        """Generator of the batches on the host from batch `start` on; leaving it early ends its threads."""
-        # Which samples are left out shows only when they are read: then the batches before `start` are read too
-        passed = start if self.task.on_error == SKIP else 0
-        rest = Rest(samples, keys, (start - passed) * self.task.batch_size, self._population(samples))
-        fewest = self.task.batch_size if self.task.drop_last else 1
-        waiting: deque[Batch] = deque()
-        with (
-            self._cache(samples, (start - passed) * self.task.batch_size) as cache,
-            Threads(self._columns.decoders, self.task.usable_workers, self._chunk, self.times) as threads,
-        ):
-            threads.cache = cache
-            try:
-                while True:
-                    while len(waiting) <= self.ahead and len(rest) >= fewest:
-                        buffers = self._columns.take()
-                        waiting.append(self._submit(threads, rest, self.task.batch_size, buffers))
-                    if not waiting:
-                        return
-                    batch = waiting.popleft()
-                    damaged = self._wait(batch)
-                    if damaged and self.task.on_error == SKIP:
-                        self._fill_up(threads, rest, waiting, batch, damaged)
-                    if cache is not None:
-                        cache.used(batch.place.stop)
-                    if len(batch.samples) < fewest or passed:
-                        passed = max(passed - 1, 0)
-                        self._give_back(batch)
-                        continue
-                    yield self._hand_out(batch)
-                    del batch
-            finally:
-                threads.end()
-                for batch in waiting:
-                    self._give_back(batch)
-
-    def _cache(self, samples: np.ndarray, begin: int):
-        """A context: what has the pages of an epoch read and released from position `begin` on, or None."""
-        if not self._caches:
-            return nullcontext()
-        schedule = Schedule(samples, self._pages, *self._mapped.extents(), begin)
-        return Cache(self._mapped, schedule, self.task)
-
-    def _submit(self, threads: Threads, rest: Rest, count: int, buffers: list[np.ndarray]) -> Batch:
-        """Hand the next `count` samples to the threads in chunks, to be put into `buffers`."""
-        place, samples, keys = rest.take(count)
-        if threads.cache is not None:
-            threads.cache.need(place.stop)
-        elif not self.task.in_memory:
-            self._mapped.prefetch(samples)
-        chunks = [slice(at, min(at + self._chunk, len(samples))) for at in range(0, len(samples), self._chunk)]
-        futures = [
-            threads.submit(self._fill, rest.population, samples[c], keys[c], [b[c] for b in buffers]) for c in chunks
-        ]
-        return Batch(place, samples, buffers, futures)
-
-    def _wait(self, batch: Batch) -> list[int]:
-        """Rows that hold damaged samples (or did before a substitute); an exception of a thread is raised here."""
-        rows = []
-        for start, future in zip(range(0, len(batch.samples), self._chunk), batch.futures, strict=True):
-            for row, error in future.result():
-                rows.append(start + row)
-                self.damaged(error, replaced=self.task.on_error == SUBSTITUTE)
-        return rows
-
-    def _fill_up(self, threads, rest: Rest, waiting: deque, batch: Batch, damaged: list[int]) -> None:
-        """Put following samples into the rows of damaged ones; where there are no more, the batch becomes shorter."""
-        good = np.ones(len(batch.samples), np.bool_)
-        for row in damaged:
-            sample = self._next(threads, rest, waiting, [b[row : row + 1] for b in batch.buffers])
-            good[row] = sample is not None
-            batch.samples[row] = sample if good[row] else 0
-        if not good.all():
-            for buffer in batch.buffers:
-                buffer[: good.sum()] = buffer[: len(good)][good]
-            batch.samples = batch.samples[good]
-
-    def _next(self, threads, rest: Rest, waiting: deque, rows: list[np.ndarray]) -> int | None:
-        """Put the next good sample that no batch has into rows (one each); at the end those of the last batch."""
-        while len(rest) or waiting:
-            if not len(rest):
-                last = waiting.pop()
-                for future in last.futures:
-                    if not future.cancel():
-                        future.exception()  # waits, for its memory is used again
-                self._give_back(last)
-                rest.put_back(last.place)
-            one = self._submit(threads, rest, 1, rows)
-            if not self._wait(one):
-                return int(one.samples[0])
-        return None
-
-    def _give_back(self, batch: Batch) -> None:
-        self._columns.give_back(batch.buffers)
-
-    def _hand_out(self, batch: Batch) -> tuple:
-        shown, behind = self._columns.hand_out(batch.buffers, len(batch.samples))
-        if not self.task.with_indices:
-            return shown + behind
-        import torch
-
-        return *shown, torch.from_numpy(batch.samples), *behind
-
-    # In the threads
-
-    def _fill(self, workers: list, population, samples: np.ndarray, keys: np.ndarray, targets: list) -> list[tuple]:
-        """Make the rows of a few samples; returns (row, DamagedSample) of those that on_error has left out."""
-        try:
-            self._read(workers, samples, keys, targets)
-            return []
-        except DamagedSample:
-            if self.task.on_error == RAISE:
-                raise
-        return self._one_by_one(workers, population, samples, keys, targets)
-
-    def _read(self, workers: list, samples: np.ndarray, keys: np.ndarray, targets: list) -> None:
-        self._mapped.check(samples)
-        try:
-            self._columns.fill(workers, samples, keys, targets)
-        finally:  # a sample is not damaged where the file was truncated
-            self._mapped.check_read()
-
-    def _one_by_one(self, workers: list, population, samples, keys, targets: list) -> list[tuple]:
-        """The same where one of them is damaged."""
-        damaged = []
-        # Another one of the subset that is read, not of the file
-        count = self.num_samples if population is None else len(population)
-        for row in range(len(samples)):
-
-            def make(sample: int, row=row) -> None:
-                one = np.array([sample])
-                self._read(workers, one, keys[row : row + 1], [target[row : row + 1] for target in targets])
-
-            try:
-                make(samples[row])
-            except DamagedSample as error:
-                damaged.append((row, error.with_traceback(None)))  # it would keep this frame, and all in it
-                if self.task.on_error == SUBSTITUTE:
-                    of = make if population is None else lambda place, make=make: make(int(population[place]))
-                    found = read_substitute(of, keys[row], count, (DamagedSample,))
-                    if found is None:
-                        raise no_substitute(f"sample {samples[row]}", self.task.dataset) from None
-                    samples[row] = found[0] if population is None else population[found[0]]
-        return damaged

@@ -70,11 +70,12 @@ class Threads:
 
 
 class Rest:
-    """Samples and keys of this epoch not yet assigned to a batch; `population`: what may replace them, None for all."""
+    """Samples and keys of this epoch not yet assigned to a batch; `population`: what may replace them, None for all.
+    `is_left`: nobody wants the epoch any more."""
 
     def __init__(self, samples: np.ndarray, keys: np.ndarray, start: int, population: np.ndarray | None):
         self._samples, self._keys, self._end = samples, keys, len(samples)
-        self._start, self.population = min(start, self._end), population
+        self._start, self.population, self.is_left = min(start, self._end), population, False
 
     def __len__(self) -> int:
         return self._end - self._start

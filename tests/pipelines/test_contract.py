@@ -370,6 +370,12 @@ def test_pipelines_that_do_not_know_what_to_do_with_damage_say_so(opened, name):
         opened(name, verify=True)
 
 
+@pytest.mark.parametrize("name", ["ffcv", "torch", "torchvision_v2"])
+def test_pipelines_that_do_not_read_in_pages_refuse_to_keep_to_a_memory(opened, name):
+    with pytest.raises(UserError, match=f"'{name}' does not read in pages.*leave out `cache_gb`"):
+        opened(name, in_memory=False, cache_gb=0.5)
+
+
 def test_an_unknown_pipeline_is_a_user_error(opened, numbered):
     with pytest.raises(UserError, match="did you mean 'ffcv'.*use one of .*beton, cached.*, torch"):
         opened("fcv", numbered["beton"])
