@@ -150,13 +150,18 @@ def forked_ranks(folder):
     mp.spawn = lambda *args, **kwargs: mp.start_processes(*args, **kwargs, start_method="fork")
 
 
+def many_ranks(count):
+    """So many are forked, on any number of cores."""
+    forked_ranks(None)
+    os.cpu_count = lambda: count
+
+
 def recorded_losses(ranks, folder):
-    """Each rank writes the loss of each step; several are forked, on any number of cores."""
+    """Each rank writes the loss of each step."""
     from runtime.training import engine
 
     if ranks > 1:
-        forked_ranks(folder)
-        os.cpu_count = lambda: ranks
+        many_ranks(ranks)
     add = engine.EpochSums.add
 
     def noted(self, loss, photos, lr):

@@ -1,6 +1,7 @@
 """Multi-label targets, and what a model gets wrong: the files of a run folder, from the command line."""
 
 import csv
+import functools
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 import beton
 from runtime.training import metrics
 from runtime.training.losses import MultiLabelLoss
+from tests.support import hooks
 from tests.support.scripts import assert_user_error, forked, free_port, here, options
 from tests.support.training import VIT, log_of
 
@@ -116,21 +118,26 @@ def test_the_loss_is_the_mean_of_binary_cross_entropies():
     torch.testing.assert_close(MultiLabelLoss(0.2)(outputs[:, 1:2], targets[:, 1:2]), smoothed)
 
 
-def test_two_ranks_write_what_one_writes(settings, tmp_path):
-    """The files of an evaluation of the same weights."""
+def test_several_ranks_write_what_one_writes(settings, tmp_path):
+    """The files of an evaluation of the same weights; the shares of four ranks are unequal."""
     wanted = settings | {"logging.worst": 9, "logging.predictions": 1}
     assert here("train_imagenet.py", *options(wanted | {"training.epochs": 1})).returncode == 0
     wanted |= {"training.eval_only": 1, "training.use_blurpool": 1, "model.weights": tmp_path / "run/final_weights.pt"}
     wanted |= {"validation.batch_size": 4}
     one = here("train_imagenet.py", *options(wanted | {"logging.name": "one"}))
-    ranks = {"training.distributed": 1, "dist.world_size": 2, "dist.port": free_port(), "training.device": "cpu"}
-    two = forked("train_imagenet.py", *options(wanted | ranks | {"logging.name": "two"}))
-    assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
-    saved = [np.load(tmp_path / name / "predictions.npz") for name in ("one", "two")]
-    assert saved[0]["samples"].tolist() == saved[1]["samples"].tolist() == list(range(21))
-    np.testing.assert_allclose(saved[0]["outputs"], saved[1]["outputs"], rtol=1e-4, atol=1e-3)
-    stats = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two")]
-    assert stats[0]["mean_ap"] == pytest.approx(stats[1]["mean_ap"], abs=1e-3)
+    assert one.returncode == 0, one.stderr
+    for count in (2, 4):
+        ranks = {"training.distributed": 1, "dist.world_size": count, "dist.port": free_port()}
+        ranks |= {"training.device": "cpu", "logging.name": f"of{count}"}
+        hook = functools.partial(hooks.many_ranks, count)
+        several = forked("train_imagenet.py", *options(wanted | ranks), hook=hook)
+        assert several.returncode == 0, several.stderr
+        saved = [np.load(tmp_path / name / "predictions.npz") for name in ("one", f"of{count}")]
+        assert saved[0]["samples"].tolist() == saved[1]["samples"].tolist() == list(range(21))
+        np.testing.assert_allclose(saved[0]["outputs"], saved[1]["outputs"], rtol=1e-4, atol=1e-3)
+        stats = [json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", f"of{count}")]
+        assert stats[0]["mean_ap"] == pytest.approx(stats[1]["mean_ap"], abs=1e-6)
+        assert stats[0]["val_images"] == stats[1]["val_images"] == 21
 
 
 def test_classes_that_are_wrong_and_how(resnet, betons, tmp_path):
