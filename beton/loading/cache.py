@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from beton.format.mapped import MappedFile
     from beton.loading.task import Task
 
-# Batches that are in work (loader.py), and those whose pages are asked for before they are
+# Batches that are in work (reading.py), and those whose pages are asked for before they are
 AHEAD, LEAD = 3, 2
 # At most so many lanes, each of at least so many pages of the cache and of the file; any number of ranks that divides
 # the number of lanes reads the same batches

@@ -149,9 +149,9 @@ def test_what_fits_is_mixed_as_a_whole_and_what_is_too_little_is_an_error(ranks)
 
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory):
-    """900 photos of 3 KB, 21 on a page, and 150 of 48 KB, one on a page."""
+    """3,000 photos of 0.2 KB, 341 on a page, and 150 of 48 KB, one on a page."""
     path = tmp_path_factory.mktemp("uneven") / "uneven.beton"
-    photos = [(np.zeros((32, 32, 3) if i < 900 else (128, 128, 3), np.uint8), i) for i in range(1050)]
+    photos = [(np.zeros((8, 8, 3) if i < 3000 else (128, 128, 3), np.uint8), i) for i in range(3150)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("beton.writing.writer.page_size", lambda payload: 64 << 10)
         beton.write(photos, path, workers=1, write_mode="raw")
@@ -161,15 +161,15 @@ def uneven(tmp_path_factory):
 def test_pages_of_unequal_numbers_of_photos_are_an_error_at_once(ranks, uneven, monkeypatch, capfd):
     given = {"path": uneven, "drop_last": False}
     with pytest.raises(UserError, match="is too little for .*uneven.beton, whose pages hold unequal .*give at least"):
-        ranks(1, cache_gb=0.0075, **given)
-    (loader,) = ranks(1, cache_gb=0.0095, **given)
+        ranks(1, cache_gb=0.002, **given)
+    (loader,) = ranks(1, cache_gb=0.003, **given)
     assert loader.window
-    assert sorted(np.concatenate(sum(steps([loader]), [])).tolist()) == list(range(1050))
+    assert sorted(np.concatenate(sum(steps([loader]), [])).tolist()) == list(range(3150))
     assert not capfd.readouterr().err
     # An epoch in mid-training that needs more than the first goes on
     monkeypatch.setattr("beton.loading.cache.Schedule.peak", lambda *_: 20e6)
-    assert sorted(np.concatenate(sum(steps([loader], 1), [])).tolist()) == list(range(1050))
-    assert capfd.readouterr().err == "note: this epoch takes 0.02 GB of memory, more than `cache_gb`=0.0095\n"
+    assert sorted(np.concatenate(sum(steps([loader], 1), [])).tolist()) == list(range(3150))
+    assert capfd.readouterr().err == "note: this epoch takes 0.02 GB of memory, more than `cache_gb`=0.003\n"
 
 
 def test_a_subset_has_its_photos_in_more_pages_and_needs_more_memory(ranks):
