@@ -69,8 +69,12 @@ def _pairs(file: BetonFile, source: PhotoFolder, folder: str) -> tuple[list[str]
         label_of = {label: names.index(name) for label, name in enumerate(source.classes) if name in names}
     else:
         label_of = {label: label for label in range(len(source.classes))}
-    kept, samples = _kept(file, source, folder), range(len(file))
-    if file.names is not None and _parameters(file).get("shuffle"):
+    given = (file.card or {}).get("parameters") or {}
+    kept, samples = _kept(file.card or {}, source, folder), range(len(file))
+    if file.names is not None and given.get("random_subset") is not None:
+        drawn = set(file.names)
+        kept = [i for i in range(len(source)) if source.stored_name(i) in drawn]
+    if file.names is not None and given.get("shuffle"):
         samples, kept = sorted(samples, key=file.names.__getitem__), sorted(kept, key=source.stored_name)
     stored = _by_label((sample, int(file.labels[sample])) for sample in samples)
     found = _by_label((i, label_of[source.label(i)]) for i in kept if source.label(i) in label_of)
@@ -91,17 +95,9 @@ def _by_label(items) -> dict[int, list[int]]:
     return found
 
 
-def _parameters(file: BetonFile) -> dict[str, Any]:
-    return (file.card or {}).get("parameters") or {}
-
-
-def _kept(file: BetonFile, source: PhotoFolder, folder: str) -> list[int]:
-    """The photos of the folder that its writer has not left out: by `subset`, `random_subset`, or
-    `on_error`='skip'."""
-    card, subset = file.card or {}, _parameters(file).get("subset", -1)
-    if file.names is not None and _parameters(file).get("random_subset") is not None:
-        drawn = set(file.names)
-        return [i for i in range(len(source)) if source.stored_name(i) in drawn]
+def _kept(card: dict[str, Any], source: PhotoFolder, folder: str) -> list[int]:
+    """The photos of the folder that its writer has not left out: by `subset`, or by `on_error`='skip'."""
+    subset = (card.get("parameters") or {}).get("subset", -1)
     count = len(source) if subset < 0 else min(subset, len(source))
     # The folder may have moved since
     before = (card.get("source") or {}).get("data_dir") or folder
