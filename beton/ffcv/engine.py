@@ -57,7 +57,7 @@ class Engine(Loader):
         decoders = {of_it.name: of_it.decoder for of_it in self.planned if of_it.decoder is not None}
         self._columns = Columns(task.dataset, decoders, task.batch_size, self.on_gpu)
         self.times = None
-        self._chunk = self._samples_at_a_time()
+        self._open_workers()
 
     def release(self) -> None:
         """The file is the caller's."""

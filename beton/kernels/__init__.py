@@ -124,9 +124,15 @@ class View:
 
     def __init__(self, images: np.ndarray, colours: tuple[int, int] = (-1, 0), scale_shift: np.ndarray | None = None):
         self.kept = images, scale_shift  # their addresses are used
-        address, whole = images.ctypes.data, images.dtype == np.uint8
+        address, whole = images.ctypes.data, images.itemsize == 1
         scales = 0 if scale_shift is None else scale_shift.ctypes.data
         self.row = (*colours, *images.shape[1:3], address if whole else 0, 0 if whole else address, scales)
+
+
+@functools.cache
+def _layout(dtype: np.dtype, step: int) -> np.ndarray:
+    """Where a record has what: for records (beton.format.fields.image) that are `step` bytes apart."""
+    return np.array([step, *(dtype.fields[name][1] for name in ("mode", "width", "height", "data_ptr"))])
 
 
 def crop_all(
@@ -139,8 +145,7 @@ def crop_all(
     (int64) of its payloads; `samples` (int64, n) of these. `places` (int64, n x views x 12): of
     beton.stages.plan.Plan. Each photo is decoded once for all `views`, at most MOST_VIEWS.
     """
-    fields = records.dtype.fields
-    layout = np.array([records.strides[0], *(fields[name][1] for name in ("mode", "width", "height", "data_ptr"))])
+    layout = _layout(records.dtype, records.strides[0])
     failed, rows = ctypes.c_int64(-1), np.array([view.row for view in views], np.int64)
     code = _library().kernels_crop_all(
         scratch, file.ctypes.data, records.ctypes.data, layout.ctypes.data, sizes.ctypes.data, samples.ctypes.data,

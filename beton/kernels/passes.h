@@ -131,7 +131,7 @@ struct Writer {
             std::memcpy(target.pixels + at, &bytes, count == LANES ? LANES : count);
             return;
         }
-        const Floats numbers = load_bytes((const uint8_t*)&bytes) * load(scale[i]) + load(shift[i]);
+        const Floats numbers = floats_of(bytes) * load(scale[i]) + load(shift[i]);
         if (count == LANES) return store_numbers(target.numbers + at, numbers);
         float all[LANES];
         store(all, numbers);

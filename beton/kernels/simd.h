@@ -44,10 +44,12 @@ ALWAYS_INLINE Floats rounded(Floats a) {
     if (!CLAMP) return {whole};
     return {_mm512_min_ps(_mm512_max_ps(whole, _mm512_setzero_ps()), _mm512_set1_ps(255))};
 }
+ALWAYS_INLINE Floats floats_of(__m128i bytes) { return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(bytes))}; }
 ALWAYS_INLINE Floats load_picked(const uint8_t* from, const uint8_t* places) {
     const __m128i all = _mm_loadu_si128((const __m128i*)from), pick = _mm_loadu_si128((const __m128i*)places);
-    return {_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_shuffle_epi8(all, pick)))};
+    return floats_of(_mm_shuffle_epi8(all, pick));
 }
+ALWAYS_INLINE Floats floats_of(const Bytes& bytes) { return floats_of((__m128i)bytes); }
 
 #elif defined(__AVX2__)
 
@@ -79,12 +81,15 @@ template <bool CLAMP>
 ALWAYS_INLINE Floats rounded(Floats a) {
     return {rounded<CLAMP>(a.v), rounded<CLAMP>(a.w)};
 }
+ALWAYS_INLINE Floats floats_of(__m128i bytes) {
+    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(bytes)),
+            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(bytes, 8)))};
+}
 ALWAYS_INLINE Floats load_picked(const uint8_t* from, const uint8_t* places) {
     const __m128i all = _mm_loadu_si128((const __m128i*)from), pick = _mm_loadu_si128((const __m128i*)places);
-    const __m128i picked = _mm_shuffle_epi8(all, pick);
-    return {_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(picked)),
-            _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_srli_si128(picked, 8)))};
+    return floats_of(_mm_shuffle_epi8(all, pick));
 }
+ALWAYS_INLINE Floats floats_of(const Bytes& bytes) { return floats_of((__m128i)bytes); }
 
 #else
 
@@ -133,6 +138,7 @@ ALWAYS_INLINE Floats load_picked(const uint8_t* from, const uint8_t* places) {
     for (int i = 0; i < LANES; i++) made.v[i] = from[places[i]];
     return made;
 }
+ALWAYS_INLINE Floats floats_of(const Bytes& bytes) { return load_bytes((const uint8_t*)&bytes); }
 
 #endif
 

@@ -37,6 +37,7 @@ from beton.loading.reading import Reading
 from beton.loading.sampling import Sampling
 from beton.loading.task import Task
 from beton.loading.times import Times
+from beton.loading.work import Workers
 from beton.rng import permutation
 
 if TYPE_CHECKING:
@@ -173,12 +174,16 @@ class Loader(Reading):
         if self._caches:
             self._mapped.no_read_ahead()
             self._check_memory()
-        self._chunk = self._samples_at_a_time()
+        self._open_workers()
 
-    def _samples_at_a_time(self) -> int:
-        """What a thread is handed: at least two pieces for each of what is in work at a time."""
-        share = -(-(self.ahead + 1) * self.task.batch_size // (2 * self.task.usable_workers))
-        return max(_FEWEST, min(_CHUNK_NUMBERS // max(1, self._columns.numbers), share, _MOST))
+    def _open_workers(self) -> None:
+        """Decide what a thread is handed: equal pieces of a batch, at least two for each thread of what is in work at a
+        time."""
+        size = self.task.batch_size
+        share = -(-(self.ahead + 1) * size // (2 * self.task.usable_workers))
+        wanted = max(_FEWEST, min(_CHUNK_NUMBERS // max(1, self._columns.numbers), share, _MOST))
+        self._chunk = min(-(-size // max(1, round(size / wanted))), max(_FEWEST, share))
+        self._workers = Workers(self._columns.decoders, self._chunk)
 
     def _opened(self) -> BetonFile:
         """The file; one of URLs, of which no more than the tables need be there yet."""

@@ -41,7 +41,7 @@ class Reading(Positioned):
         waiting: deque[Batch] = deque()
         with (
             self._cache(samples, (start - passed) * self.task.batch_size) as cache,
-            Threads(self._columns.decoders, self.task.usable_workers, self._chunk, self.times) as threads,
+            Threads(self._workers, self.task.usable_workers, self.times) as threads,
         ):
             threads.cache = cache
             try:

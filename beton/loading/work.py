@@ -4,6 +4,7 @@ making."""
 from __future__ import annotations
 
 import os
+import weakref
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from queue import SimpleQueue
@@ -15,14 +16,44 @@ from beton.format.fields.base import Decoder
 from beton.loading.times import Times
 
 
+class Workers:
+    """What threads need for themselves, for every decoder: used again by later epochs, for it grows more useful (the
+    weights of small photos, Huffman tables, memory that was touched). Freed when nobody holds this."""
+
+    def __init__(self, decoders: list[Decoder], chunk: int):
+        self.decoders, self._chunk, self._idle = decoders, chunk, []
+        weakref.finalize(self, _close_all, decoders, self._idle).atexit = False
+
+    def take(self) -> list:
+        """Those of a thread, for it alone."""
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return [decoder.open_worker(self._chunk) for decoder in self.decoders]
+
+    def give_back(self, workers: list) -> None:
+        """Return them when the thread has ended."""
+        self._idle.append(workers)
+
+    def close(self, workers: list) -> None:
+        """Free those of a thread that has ended."""
+        _close_all(self.decoders, [workers])
+
+
+def _close_all(decoders: list[Decoder], of_threads: list[list]) -> None:
+    while of_threads:
+        for decoder, worker in zip(decoders, of_threads.pop(), strict=True):
+            decoder.close_worker(worker)
+
+
 class Threads:
-    """Threads that each have, for every decoder, what it needs for itself; a context of one epoch. `cache`: the pages
+    """Threads that each have workers of their own; a context of one epoch. `cache`: the pages
     of the file that are in memory meanwhile (cache.py), None where the system sees to that."""
 
-    def __init__(self, decoders: list[Decoder], count: int, chunk: int, times: Times | None = None):
-        self._decoders, self._idle, self._process = decoders, SimpleQueue(), os.getpid()
+    def __init__(self, workers: Workers, count: int, times: Times | None = None):
+        self._workers, self._idle, self._process = workers, SimpleQueue(), os.getpid()
         self._times, self.cache = times, None
-        self._all = [[decoder.open_worker(chunk) for decoder in decoders] for _ in range(count)]
+        self._all = [workers.take() for _ in range(count)]
         for workers in self._all:
             self._idle.put(workers)
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="beton-loader")
@@ -32,13 +63,17 @@ class Threads:
 
     def __exit__(self, *_) -> None:
         self.end()
+        if os.getpid() != self._process:
+            return  # forked: a thread of the other process may have been within their memory
         for workers in self._all:
-            for decoder, worker in zip(self._decoders, workers, strict=True):
-                if self._times:
-                    spent = decoder.spent(worker)
-                    # It was counted as collating with all the rest of a thread's work
-                    self._times.add({**spent, "collate": -sum(spent.values())}, 0)
-                decoder.close_worker(worker)
+            if not self._times:
+                self._workers.give_back(workers)
+                continue
+            for decoder, worker in zip(self._workers.decoders, workers, strict=True):
+                spent = decoder.spent(worker)  # since it was opened
+                # It was counted as collating with all the rest of a thread's work
+                self._times.add({**spent, "collate": -sum(spent.values())}, 0)
+            self._workers.close(workers)
 
     def submit(self, work, *arguments) -> Future:
         """Have work(workers, *arguments) done. There are as many workers as threads, so some are always idle."""

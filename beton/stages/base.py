@@ -44,6 +44,9 @@ class Stage:
 def side_by_side(count: int, *values) -> np.ndarray:
     """Numbers, or arrays of `count` numbers, side by side (int64, count x len(values))."""
     made = np.empty((count, len(values)), np.int64)
+    if all(isinstance(value, int) for value in values):
+        made[:] = values
+        return made
     for place, value in enumerate(values):
         made[:, place] = value
     return made
@@ -56,6 +59,7 @@ class Crop(Stage):
     height: int
     width: int
     fill: tuple[int, int, int] | None = None
+    draws: ClassVar[bool] = True  # whether boxes and windows depend on the keys
 
     def check_channels(self, channels: int) -> None:
         """`fill` must be a colour of so many channels."""

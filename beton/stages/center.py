@@ -28,6 +28,7 @@ class Center(Crop):
     """
 
     replaces = ("CenterCrop",)
+    draws = False
 
     def __init__(self, size: int | tuple[int, int], ratio: float = 224 / 256, interpolation: str = "area"):
         self.height, self.width = check_size(size)

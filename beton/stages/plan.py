@@ -36,6 +36,22 @@ class Plan:
         places = np.zeros((len(keys), 12), np.int64)
         places[:, :4] = self.crop.boxes(heights, widths, keys)
         places[:, 4:9] = self.crop.windows(heights, widths, keys)
+        return self._moved(places, keys)
+
+    def crop_of_all(self, heights: np.ndarray, widths: np.ndarray) -> np.ndarray | None:
+        """Where all photos of these sizes are cropped alike, how (int64, 12: places() without mirror and move)."""
+        if self.crop.draws or not len(heights) or (heights != heights[0]).any() or (widths != widths[0]).any():
+            return None
+        one = heights[:1], widths[:1], np.zeros(1, np.uint64)
+        return np.concatenate([self.crop.boxes(*one)[0], self.crop.windows(*one)[0], np.zeros(3, np.int64)])
+
+    def places_of(self, crop: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """The same as places(), by what crop_of_all() has found."""
+        places = np.empty((len(keys), 12), np.int64)
+        places[:] = crop
+        return self._moved(places, keys)
+
+    def _moved(self, places: np.ndarray, keys: np.ndarray) -> np.ndarray:
         if self.mirror:
             places[:, 9] = self.mirror.mirrors(keys)
         if self.move:

@@ -46,6 +46,9 @@ class ImageDecoder(Decoder):
     def __init__(self, column, mapped, outputs: list[Output], like: Like | None = None):
         self._column, self._mapped, self._outputs, self._like = column, mapped, outputs, like
         self._sides = column.field.sides(column.records)
+        # Where nothing but mirrors and moves differs from photo to photo
+        alike = {output: None if like else output.plan.crop_of_all(*self._sides) for output in dict.fromkeys(outputs)}
+        self._crops = [alike[output] for output in outputs]
         self.buffers = [(output.shape, output.dtype) for output in outputs]
         self.on_device, self.companion = outputs[0].on_device, outputs[0].companion
         self._callables = [stage for output in dict.fromkeys(outputs) for stage in output.callables]
@@ -90,7 +93,9 @@ class ImageDecoder(Decoder):
         own_keys = [self.keys_of(number, keys) for number in range(len(targets))]
         places, images = np.empty((len(samples), len(targets), 12), np.int64), []
         for number, (output, target, room) in enumerate(zip(self._outputs, targets, worker.rooms, strict=True)):
-            places[:, number] = self._places(output, samples, own_keys[number])
+            crop, own = self._crops[number], own_keys[number]
+            found = self._places(output, samples, own) if crop is None else output.plan.places_of(crop, own)
+            places[:, number] = found
             images.append(target if output.in_place else room[: len(samples)])
         self._crop(worker, samples, places, images)
         with spending(worker.spent, "augment"):
