@@ -1,6 +1,7 @@
 """Multi-label targets, and what a model gets wrong: the files of a run folder, from the command line."""
 
 import csv
+import functools
 import json
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch.nn import functional as F
 import beton
 from runtime.training import metrics
 from runtime.training.losses import MultiLabelLoss
+from tests.support import hooks
 from tests.support.scripts import assert_user_error, forked, free_port, here, options
 from tests.support.training import VIT, log_of
 
@@ -124,7 +126,8 @@ def test_two_ranks_write_what_one_writes(settings, tmp_path):
     wanted |= {"validation.batch_size": 4}
     one = here("train_imagenet.py", *options(wanted | {"logging.name": "one"}))
     ranks = {"training.distributed": 1, "dist.world_size": 2, "dist.port": free_port(), "training.device": "cpu"}
-    two = forked("train_imagenet.py", *options(wanted | ranks | {"logging.name": "two"}))
+    wanted |= ranks | {"logging.name": "two"}
+    two = forked("train_imagenet.py", *options(wanted), hook=functools.partial(hooks.forked_ranks, ""))
     assert (one.returncode, two.returncode) == (0, 0), one.stderr + two.stderr
     saved = [np.load(tmp_path / name / "predictions.npz") for name in ("one", "two")]
     assert saved[0]["samples"].tolist() == saved[1]["samples"].tolist() == list(range(21))
