@@ -59,12 +59,11 @@ rm -f $venv/.installed
 "$python" -m venv --clear $venv
 # uv downloads in parallel: a third of pip's time for torch and its CUDA libraries
 $venv/bin/python -m pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
-# Compiled to byte code now: the first start of a script would take 8 s longer
-install --compile-bytecode -e ".[$extras]"
+install -e ".[$extras]"
 headers="libturbojpeg0-dev libopencv-dev pkg-config"
 # shellcheck disable=SC2086
 if have_headers || { apt_install $headers 2> /dev/null && have_headers; }; then
-    install --compile-bytecode -e ".[$extras,ffcv]" 2> $venv/ffcv.log && rm $venv/ffcv.log \
+    install -e ".[$extras,ffcv]" 2> $venv/ffcv.log && rm $venv/ffcv.log \
         || echo "=> without stock FFCV, which cannot be compiled here ($venv/ffcv.log says why); all else works"
 else
     echo "=> without stock FFCV, whose headers are missing (sudo apt-get install $headers); all else works"
@@ -72,7 +71,11 @@ fi
 if [ $venv = .venv-peers ] && ! command -v ffmpeg > /dev/null; then
     apt_install ffmpeg || echo "=> without SPDL, which needs FFmpeg's libraries (sudo apt-get install ffmpeg)"
 fi
-$venv/bin/python -c 'import cv2, torch, torchvision; from beton import kernels; kernels.library_path()'
+# Compiles to byte code what the scripts import; the first start of one would take 8 s longer. uv's own option compiles
+# all that is installed, three times as much
+$venv/bin/python -c 'import cv2, matplotlib.pyplot, torch, torchvision.transforms.v2
+import runtime.profiling.report, runtime.training.engine, runtime.training.models, runtime.training.run
+from beton import Loader, kernels, write; kernels.library_path()'
 echo "$kernels" > $venv/.kernels
 # The headers may have come just now
 echo "${state%headers:*}headers: $(have_headers && echo yes || echo no)" > $venv/.installed

@@ -1,5 +1,6 @@
 """Options of the tests, and the photos and betons that many of them read."""
 
+import fcntl
 import os
 import sys
 
@@ -44,25 +45,51 @@ def pytest_collection_modifyitems(config, items):
 
 
 @pytest.fixture(scope="session")
-def photo_folder(tmp_path_factory):
+def once(tmp_path_factory):
+    """once(name, make): the folder that make(folder) has filled, in one of pytest-xdist's workers for all of them."""
+
+    def made(name, make):
+        if "PYTEST_XDIST_WORKER" not in os.environ:
+            folder = tmp_path_factory.mktemp(name)
+            make(folder)
+            return folder
+        folder = tmp_path_factory.getbasetemp().parent / name  # that of all workers
+        with open(f"{folder}.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not folder.exists():
+                (unfinished := folder.with_suffix(".unfinished")).mkdir()
+                make(unfinished)
+                unfinished.rename(folder)
+        return folder
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def photo_folder(once):
     """Generated photos: 120 for training and 41 for validation, 10 classes, as folders of class folders."""
-    folder = tmp_path_factory.mktemp("photos")
+    return once("photos", _make_photos)
+
+
+def _make_photos(folder):
     for split, count in (("train", 120), ("val", 41)):
         source = open_source(None, split, seed=0, count=count)
         for i in range(count):
             path = folder / split / source.name(i)
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(source.read(i)[0])
-    return folder
 
 
 @pytest.fixture(scope="session")
-def betons(photo_folder, tmp_path_factory):
+def betons(photo_folder, once):
     """JPEG betons of at most 128 px of the photo folder: {"train": path, "val": path}."""
-    folder = tmp_path_factory.mktemp("betons")
-    for split in ("train", "val"):
-        source = open_folder(str(photo_folder / split), split)
-        write_source(source, folder / f"{split}.beton", "jpg", max_resolution=128)
+
+    def make(folder):
+        for split in ("train", "val"):
+            source = open_folder(str(photo_folder / split), split)
+            write_source(source, folder / f"{split}.beton", "jpg", max_resolution=128)
+
+    folder = once("betons", make)
     return {split: folder / f"{split}.beton" for split in ("train", "val")}
 
 

@@ -3,11 +3,13 @@
 A block whose first line is `# folder/name.py` is that file.
 """
 
+import os
 import re
+import sys
 
 import pytest
 
-from tests.support.scripts import ROOT, run_script
+from tests.support.scripts import ROOT, Forked
 
 PAGES = ["library.md", "transforms.md", "extending.md", "from_dataloader.md", "ffcv.md", "remote.md"]
 
@@ -23,8 +25,18 @@ def test_the_code_of_a_page_runs(page, tmp_path):
         else:
             code.append(block)
     assert code
-    done = run_script("-c", "\n".join(code), timeout=200, cwd=tmp_path, PYTHONPATH=str(ROOT))
-    assert done.returncode == 0, done.stderr
+    process = Forked(tmp_path / "process", run, tmp_path, page, "\n".join(code))
+    try:
+        assert process.end() == 0, process.errors
+    finally:
+        process.stop()
+
+
+def run(folder, page, code):
+    """As `python -c` in a folder."""
+    os.chdir(folder)
+    sys.path.insert(0, "")
+    exec(compile(code, page, "exec"), vars(sys.modules["__main__"]))
 
 
 @pytest.mark.parametrize("page", [*PAGES, "trainers.md", "sources.md", "ranks.md", "launching.md", "scaling.md"])

@@ -17,6 +17,7 @@ import math
 import os
 import shutil
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -30,6 +31,7 @@ CLASSES = ["blobs", "checks", "crosses", "dots", "rings", "spirals", "spokes", "
 SPLITS = {"train": 2000, "val": 400}  # the default number of photos
 VERSION = 1  # raise it when the same (seed, split, index) gives another photo than before
 LONGEST_SIDE = 1000
+_NOISE_LOCK = threading.Lock()
 TILE_SIDE = 1400  # a noise tile must hold the longest photo at the smallest zoom (1000 / 0.8)
 
 
@@ -70,8 +72,13 @@ def _pattern(name, x, y, rng):
             return np.sin(rng.uniform(14, 20) * y + rng.uniform(1.6, 2.2) * np.sin(rng.uniform(7, 10) * x))
 
 
-@functools.lru_cache(maxsize=1)
 def _noise_bank():
+    with _NOISE_LOCK:  # else each of forty threads would make it
+        return _make_noise_bank()
+
+
+@functools.lru_cache(maxsize=1)
+def _make_noise_bank():
     """1/f tiles (3 x S x S) and sensor grain (S x S x 3), float32, mean 0 and deviation 1, the same always.
 
     FFTs are far too slow to do for each photo; photos take random crops of these instead.

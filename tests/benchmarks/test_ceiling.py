@@ -7,14 +7,18 @@ import pytest
 
 from benchmarks import ceiling
 from tests.support.betons import write_beton
+from tests.support.forking import forked_children
 from tests.support.photos import draw
+from tests.support.scripts import forked
 
 
-def test_a_short_run_is_recorded(tmp_path, capsys):
+def test_a_short_run_is_recorded(tmp_path):
     photos = [draw(number, 320, 300) for number in range(130)]
     path = write_beton(tmp_path / "jpg.beton", photos, "jpg")
     given = [f"--bench.datasets={path}", f"--bench.out={tmp_path}/out.json"]
-    ceiling.main([*given, "--bench.rounds=1", "--bench.seconds=0"])
+    given += ["--bench.rounds=1", "--bench.seconds=0"]
+    done = forked("benchmarks/ceiling.py", *given, hook=forked_children)
+    assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert [(row["dataset"], row["dtype"]) for row in rows] == [("jpg.beton", "float32"), ("jpg.beton", "uint8")]
     for row in rows:

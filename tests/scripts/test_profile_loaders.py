@@ -1,5 +1,6 @@
 """The profiler through the command line: real loaders on small data, and reports of finished runs."""
 
+import functools
 import json
 import signal
 
@@ -7,8 +8,12 @@ import pytest
 
 from beton.format.file import BetonFile
 from runtime.profiling import schema
-from tests.support.scripts import ROOT, Forked, forked, run_main, run_script
+from runtime.profiling.process import measure_load
+from tests.support.forking import forked_children
+from tests.support.scripts import ROOT, Forked, forked, run_main
 
+# To start a measuring process for real takes 5 s: test_a_measuring_process_is_started
+quick = functools.partial(forked, "profile_loaders.py", hook=forked_children)
 ROW_KEYS = {
     "loader", "protocol", "images_per_second", "cpu_seconds_per_image", "first_batch_seconds", "peak_memory_bytes",
 }  # fmt: skip
@@ -16,10 +21,10 @@ ROW_KEYS = {
 
 @pytest.fixture(scope="module")
 def report(photo_folder, betons, tmp_path_factory):
-    """Folder of a load report, made as a user makes it."""
+    """Folder of a load report."""
     out = tmp_path_factory.mktemp("report")
-    done = run_script(
-        "profile_loaders.py", f"--profile.photos={photo_folder}/train", f"--profile.dataset={betons['train']}",
+    done = quick(
+        f"--profile.photos={photo_folder}/train", f"--profile.dataset={betons['train']}",
         "--profile.stages=center(48)", "--profile.loaders=beton,torch", "--profile.batch_size=16",
         "--profile.rounds=1", "--profile.seconds=0.2", f"--profile.out={out}",
     )  # fmt: skip
@@ -54,6 +59,11 @@ def test_load_report_has_its_files(report):
     assert names <= {path.name for path in report.iterdir()}
 
 
+def test_a_measuring_process_is_started(betons):
+    task = {"dataset": str(betons["train"]), "stages": {"image": "center(8)"}, "batch_size": 60, "workers": 1}
+    assert measure_load("beton", task, 0)["images"] == 120
+
+
 def test_train_protocol_trains_with_each_loader_and_plots_it(photo_folder, betons, tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
@@ -61,8 +71,8 @@ def test_train_protocol_trains_with_each_loader_and_plots_it(photo_folder, beton
         "resolution: {min_res: 32, max_res: 32}\nvalidation: {resolution: 32, batch_size: 16}\n"
     )
     out = tmp_path / "report"
-    done = forked(
-        "profile_loaders.py", "--profile.protocol=train", f"--profile.photos={photo_folder}/train",
+    done = quick(
+        "--profile.protocol=train", f"--profile.photos={photo_folder}/train",
         f"--profile.val_photos={photo_folder}/val", f"--profile.dataset={betons['train']}",
         f"--profile.val_dataset={betons['val']}", "--profile.loaders=torch,cached", f"--profile.config={recipe}",
         "--profile.rounds=1", f"--profile.out={out}",
@@ -87,7 +97,7 @@ def test_train_protocol_trains_with_each_loader_and_plots_it(photo_folder, beton
     # The same report again, from the folders that the runs left
     runs = sorted(str(path.parent) for path in out.glob("*/run/log.jsonl"))
     again = tmp_path / "again"
-    done = forked("profile_loaders.py", f"--profile.runs={','.join(runs)}", f"--profile.out={again}")
+    done = quick(f"--profile.runs={','.join(runs)}", f"--profile.out={again}")
     assert done.returncode == 0, done.stderr
     rows = {row["loader"]: row for row in json.loads((again / "report.json").read_text())["rows"]}
     for row in found["rows"]:
@@ -102,8 +112,8 @@ def test_several_recipes_for_transformers_make_one_report(betons, tmp_path):
             "training: {batch_size: 24, epochs: 1, optimizer: adamw}\nlr: {lr: 1e-3, warmup_epochs: 0}\n"
         )
     out = tmp_path / "report"
-    done = forked(
-        "profile_loaders.py", "--profile.protocol=train", "--profile.trainer=train_transformers.py",
+    done = quick(
+        "--profile.protocol=train", "--profile.trainer=train_transformers.py",
         f"--profile.config={tmp_path}/vit.yaml,{tmp_path}/levit.yaml", "--profile.loaders=beton", "--profile.rounds=1",
         f"--profile.dataset={betons['train']}", f"--profile.val_dataset={betons['val']}", f"--profile.out={out}",
     )  # fmt: skip
@@ -116,8 +126,8 @@ def test_several_recipes_for_transformers_make_one_report(betons, tmp_path):
 
 
 def test_rounds_make_one_row_and_what_cannot_be_measured_is_skipped_by_name(betons, tmp_path):
-    done = forked(
-        "profile_loaders.py", f"--profile.dataset={betons['train']}", "--profile.stages=rrc(32)|flip|normalize",
+    done = quick(
+        f"--profile.dataset={betons['train']}", "--profile.stages=rrc(32)|flip|normalize",
         "--profile.loaders=torch,cached,beton", "--profile.batch_size=16", "--profile.rounds=2", "--profile.seconds=0",
         f"--profile.out={tmp_path}",
     )  # fmt: skip
@@ -132,8 +142,8 @@ def test_rounds_make_one_row_and_what_cannot_be_measured_is_skipped_by_name(beto
 
 
 def test_batches_on_the_device_are_measured_from_both_encodings_against_the_ceiling(photo_folder, betons, tmp_path):
-    done = forked(
-        "profile_loaders.py", "--profile.protocol=feed", f"--profile.photos={photo_folder}/train",
+    done = quick(
+        "--profile.protocol=feed", f"--profile.photos={photo_folder}/train",
         f"--profile.dataset={betons['train']}", "--profile.stages=rrc(32)|flip|normalize", "--profile.batch_size=16",
         "--profile.loaders=torch,cached", "--profile.encodings=original,resized", "--profile.cold=1",
         "--profile.rounds=1", "--profile.seconds=0", f"--profile.out={tmp_path}/out",
@@ -157,8 +167,8 @@ def test_batches_on_the_device_are_measured_from_both_encodings_against_the_ceil
 
 @pytest.mark.slow
 def test_each_number_of_workers_is_compared_with_itself(betons, tmp_path):
-    done = forked(
-        "profile_loaders.py", f"--profile.dataset={betons['train']}", "--profile.stages=rrc(32)|flip|normalize",
+    done = quick(
+        f"--profile.dataset={betons['train']}", "--profile.stages=rrc(32)|flip|normalize",
         "--profile.loaders=beton", "--profile.workers_sweep=1,2", "--profile.batch_size=16", "--profile.rounds=1",
         "--profile.seconds=0", f"--profile.out={tmp_path}",
     )  # fmt: skip
@@ -172,7 +182,7 @@ def test_ctrl_c_leaves_a_report_of_what_was_measured(betons, tmp_path):
         f"--profile.dataset={betons['train']}", "--profile.stages=rrc(32)|flip|normalize", "--profile.loaders=beton",
         "--profile.batch_size=16", "--profile.rounds=1000", "--profile.seconds=0", f"--profile.out={tmp_path}/out",
     ]  # fmt: skip
-    process = Forked(tmp_path / "process", run_main, "profile_loaders.py", argv)
+    process = Forked(tmp_path / "process", run_main, "profile_loaders.py", argv, forked_children)
     process.wait_for(lambda: "round 2 of 1000" in process.output)
     process.kill(signal.SIGINT)
     assert process.end() == 130, process.errors
@@ -191,12 +201,12 @@ def test_what_is_not_the_same_or_fails_is_not_timed_and_named(photo_folder, beto
         "from pipelines.torch import Torch\nclass Absent(Torch):\n    needs = {'no_such_module': 'no-such-package'}\n"
         "PIPELINE = Absent\n"
     )
-    done = run_script(
-        "profile_loaders.py", f"--profile.photos={photo_folder}/train", f"--profile.dataset={betons['train']}",
+    done = quick(
+        f"--profile.photos={photo_folder}/train", f"--profile.dataset={betons['train']}",
         "--profile.stages=rrc(32)|gray|normalize",
         "--profile.loaders=beton,planted.blue_first,planted.absent,torchvision_v2", "--profile.batch_size=16",
         "--profile.rounds=1", "--profile.seconds=0", f"--profile.out={tmp_path}/out",
-        PYTHONPATH=f"{ROOT}:{tmp_path}",
+        hook=functools.partial(forked_children, str(tmp_path)),
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     rows = {row["loader"]: row for row in json.loads((tmp_path / "out" / "report.json").read_text())["rows"]}

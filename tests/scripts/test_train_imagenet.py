@@ -1,5 +1,6 @@
 """Training through the command line: what a run leaves behind, ranks, evaluation; interruption: test_resume.py."""
 
+import functools
 import json
 import shutil
 
@@ -9,6 +10,7 @@ import torch
 import torchvision
 
 from beton.sources.imagefolder import open_source
+from tests.support import hooks
 from tests.support.betons import write_source
 from tests.support.scripts import forked, free_port, options, run_script
 from tests.support.training import assert_whole_photos, digest, log_of
@@ -147,12 +149,13 @@ def test_standard_loader_trains_from_the_photo_folder(photo_folder, tmp_path):
     assert lines[0]["val_images"] == 41
 
 
-@pytest.mark.parametrize("how", ["spawn", pytest.param("torchrun", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("how", ["forked", pytest.param("torchrun", marks=pytest.mark.slow)])
 def test_two_ranks_share_the_work_and_count_every_photo_once(betons, tmp_path, how):
     changes = TINY | {"training__epochs": 1, "training__batch_size": 12, "training__precision": "none"}
-    if how == "spawn":
+    if how == "forked":
         changes |= {"training__distributed": 1, "dist__world_size": 2, "dist__port": free_port()}
-        run = train(betons, tmp_path, **changes)
+        quick = functools.partial(forked, hook=functools.partial(hooks.forked_ranks, ""))
+        run = train(betons, tmp_path, quick, **changes)
     else:
         command = ["-m", "torch.distributed.run", "--nproc-per-node=2", f"--master-port={free_port()}"]
         run = train(betons, tmp_path, lambda *argv: run_script(*command, *argv), **changes)

@@ -4,8 +4,7 @@ import pytest
 import timm
 import torch
 
-from beton.sources.generated import open_source
-from tests.support.betons import write_source
+from tests.support.betons import write_classed
 from tests.support.scripts import forked, options
 from tests.support.training import assert_whole_photos, log_of
 
@@ -41,15 +40,11 @@ DEIT3 = {
 @pytest.fixture(scope="module")
 def small_betons(tmp_path_factory):
     """264 photos for training (repeated augmentation needs 256) and 41 for validation, at most 64 px."""
-    folder = tmp_path_factory.mktemp("small")
-    for split, count in (("train", 264), ("val", 41)):
-        source = open_source(None, split, seed=0, count=count)
-        write_source(source, folder / f"{split}.beton", "jpg", max_resolution=64)
-    return folder
+    return write_classed(tmp_path_factory.mktemp("small"), 64, train=264, val=41)
 
 
 def train(betons, folder, **changes):
-    data = {f"data.{split}_dataset": betons / f"{split}.beton" for split in ("train", "val")}
+    data = {f"data.{split}_dataset": path for split, path in betons.items()}
     done = forked(
         "train_transformers.py", *options(DEIT3 | data, logging__folder=folder, logging__name="run", **changes)
     )

@@ -15,7 +15,7 @@ from beton.format.file import BetonFile
 from beton.format.records import ALLOCATION, DESCRIPTOR, HEADER, metadata_record
 from beton.writing.options import WriteOptions, make_fields
 from beton.writing.writer import write
-from tests.support.photos import Source
+from tests.support.photos import Source, draw_photos
 from tests.support.scripts import End, here, options
 
 JPEG, RAW, BLOCKS = 0, 1, 2  # the modes of records, by FFCV's numbers and ours
@@ -36,6 +36,16 @@ def write_beton(path: Path, photos: list, mode: str = "raw") -> Path:
     """A .beton of photos whose labels are their numbers."""
     write_source(Source(photos), path, mode)
     return path
+
+
+def write_classed(folder: Path, longest: int, **counts: int) -> dict[str, Path]:
+    """JPEG betons of small photos of ten classes: write_classed(folder, 64, train=264, val=41)."""
+    for split, count in counts.items():
+        photos = draw_photos(count, longest // 2, longest, seed=len(split))
+        source = Source(photos, labels=[number % 10 for number in range(count)])
+        source.classes = [f"class {number}" for number in range(10)]
+        write_source(source, folder / f"{split}.beton", "jpg")
+    return {split: folder / f"{split}.beton" for split in counts}
 
 
 def write_options(path, data_dir=None, split="train", **cfg) -> list[str]:

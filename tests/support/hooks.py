@@ -144,10 +144,16 @@ def signals_while_saving(folder):
 
 
 def forked_ranks(folder):
-    """Ranks need not import everything again either; that they can: test_train_imagenet.py."""
+    """Ranks need not import everything again either; that they can: test_launch.py."""
+    import pickle
+
     import torch.multiprocessing as mp
 
-    mp.spawn = lambda *args, **kwargs: mp.start_processes(*args, **kwargs, start_method="fork")
+    def spawn(function, args, **how):
+        pickle.dumps((function, args))  # as they come to a process that is spawned
+        return mp.start_processes(function, args, **how, start_method="fork")
+
+    mp.spawn = spawn
 
 
 def many_ranks(count):

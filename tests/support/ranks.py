@@ -3,10 +3,23 @@
 import signal
 import sys
 import time
+from types import SimpleNamespace as Settings
 
 import torch.distributed as dist
 
 from beton.errors import UserError
+from runtime import config, launch
+from tests.support import hooks
+
+
+def start(how: str, port: int, forked: bool) -> None:
+    """Two ranks that do what the function `how` of this file does."""
+    if forked:
+        hooks.forked_ranks("")
+    training, job = Settings(distributed=1, device="cpu", tf32=1), Settings(slurm=0, local=0)
+    there = Settings(world_size=2, address="localhost", port=port, timeout=600)
+    settings = Settings(training=training, dist=there, data=Settings(gpu=0), launch=job)
+    config.run(lambda argv: launch.run(globals()[how], settings))
 
 
 def one_fails(settings, rank) -> None:

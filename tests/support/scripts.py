@@ -29,7 +29,8 @@ sys.dont_write_bytecode = False
 # torch's threads slow each other down when other programs run beside the tests
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
 _SCRIPTS = ["write_dataset", "train_imagenet", "train_transformers", "profile_loaders"]
-_PRELOAD = [*_SCRIPTS, "runtime.training.models", "tests.support.warm"]
+_PRELOAD = [*_SCRIPTS, "pipelines.beton", "pipelines.torch", "runtime.profiling.measure", "runtime.profiling.report"]
+_PRELOAD += ["runtime.training.models", "runtime.training.run", "runtime.training.schedules", "tests.support.warm"]
 _LIMIT = 250  # seconds until a process counts as hanging; none takes half as long on a busy machine
 
 

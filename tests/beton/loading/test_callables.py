@@ -15,7 +15,7 @@ import beton
 from beton.stages.parse import STAGES
 from tests.support.betons import write_beton
 from tests.support.photos import draw_photos
-from tests.support.scripts import options, run_script
+from tests.support.scripts import forked, options
 from tests.support.training import RESNET
 
 
@@ -199,5 +199,5 @@ def test_own_stages_work_in_text_and_in_scripts(path, betons, tmp_path):
     given |= {"data.train_stages": "rrc({res})|swapped|darker|normalize", "data.plugins": tmp_path / "my_stages.py"}
     given |= {"training.epochs": 1, "training.resume": None, "lr.lr_peak_epoch": 0.5, "logging.folder": tmp_path}
     given = {name: value for name, value in {**RESNET, **given}.items() if value is not None}
-    done = run_script("train_imagenet.py", *options(given), timeout=200)
+    done = forked("train_imagenet.py", *options(given))
     assert done.returncode == 0, done.stderr

@@ -28,14 +28,17 @@ FAULTS = {
 }
 
 
-@pytest.fixture
-def sampled(photo_folder, betons, tmp_path):
-    """sampled(loader): the file of its first images and labels."""
+@pytest.fixture(scope="module")
+def sampled(photo_folder, betons, tmp_path_factory):
+    """sampled(loader): the file of its first images and labels, made once (but for "planted")."""
+    folder = tmp_path_factory.mktemp("samples")
 
     def sample(loader):
+        path = folder / f"{loader}.npz"
+        if path.exists() and loader != "planted":
+            return path
         data = betons["train"] if loader == "beton" else photo_folder / "train"
         task = {"dataset": str(data), "stages": {"image": STAGES}, "batch_size": 1, "workers": 1}
-        path = tmp_path / f"{loader}.npz"
         Measured(loader).check(task, str(path))
         return path
 

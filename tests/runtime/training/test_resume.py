@@ -10,9 +10,8 @@ import timm
 import torch
 
 from beton.inspecting.merge import split as split_beton
-from beton.sources.generated import open_source
 from runtime.training import checkpoint
-from tests.support.betons import copied, damage, write_source
+from tests.support.betons import copied, damage, write_classed
 from tests.support.training import VIT, Run, digest, log_of, log_without_times, position
 
 
@@ -69,10 +68,8 @@ def test_the_parts_of_a_file_train_as_it_does_and_resume(finished, resnet, beton
 
 
 def test_transformer_with_all_that_draws_and_gathers(uninterrupted, tmp_path):
-    for split, count in (("train", 264), ("val", 16)):
-        source = open_source(None, split, seed=0, count=count)
-        write_source(source, tmp_path / f"{split}.beton", "jpg", max_resolution=40)
-    settings = VIT | {f"data.{split}_dataset": tmp_path / f"{split}.beton" for split in ("train", "val")}
+    small = write_classed(tmp_path, 40, train=264, val=16)
+    settings = VIT | {f"data.{split}_dataset": path for split, path in small.items()}
     # Building the teacher draws numbers too
     torch.save(timm.create_model("test_resnet", num_classes=10).state_dict(), tmp_path / "teacher.pt")
     settings |= {"distillation.mode": "hard", "distillation.teacher": "timm:test_resnet"}
