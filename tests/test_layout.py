@@ -19,8 +19,8 @@ SCRIPTS = {path.stem for path in ROOT.glob("*.py")} - {"setup"}
 FLOORS = [{"beton"}, {"pipelines", "runtime"}, SCRIPTS]
 LIBRARY = {"numpy", "numba", "torch", "cv2", "PIL", "beton"}
 # For what a part of it does: the references of stages, a progress bar, a kernel for CUDA, sources of other formats,
-# URLs
-IN_FUNCTIONS = {"torchvision", "timm", "tqdm", "ffcv", "pyarrow", "scipy", "huggingface_hub", "fsspec"}
+# URLs, FFCV's from_webdataset
+IN_FUNCTIONS = {"torchvision", "timm", "tqdm", "ffcv", "pyarrow", "scipy", "huggingface_hub", "fsspec", "webdataset"}
 
 
 def files_of(package):

@@ -22,6 +22,7 @@ from beton.ffcv.fields import (
 )
 from beton.ffcv.fields.base import Field
 from beton.ffcv.fields.bytes import as_bytes
+from beton.ffcv.shards import Shards
 from beton.ffcv.types import CUSTOM
 from beton.ffcv.utils import is_power_of_2
 from beton.format import fields as library
@@ -71,17 +72,23 @@ class DatasetWriter:
         chosen = np.arange(len(dataset)) if indices is None else np.asarray(indices)
         if shuffle_indices:
             chosen = np.random.permutation(chosen)
-        source = _Indexed(dataset, chosen, self.fields)
-        # Which are stored as JPEGs depends on the seed alone
-        options = WriteOptions(self.num_workers, max(_FEWEST, int(chunksize)))
-        with progress.bar(len(source), "sample") as bar:
-            write(source, self.fname, self._stored, options, {"name": "dataset"}, bar.update, with_card=False)
+        self._write(_Indexed(dataset, chosen, self.fields), int(chunksize))
 
     def from_webdataset(self, shards: Sequence[str], pipeline: Callable) -> None:
-        """Refused."""
-        what = "DatasetWriter.from_webdataset is not taken over"
-        to_do = "use write_dataset.py, whose source 'webdataset' reads shards, or from_indexed_dataset"
-        raise UserError(what, to_do)
+        """Write the samples of `shards` (paths of tars, in their order) that `pipeline` makes: it takes a
+        webdataset.WebDataset and returns one whose samples have a value for each field.
+
+        Each sample goes through the pipeline alone: what mixes samples (`shuffle`, `batched`) has no effect.
+        Raises UserError as from_indexed_dataset, for shards that are no tars on a disk, and without webdataset.
+        """
+        dataset = Shards(shards, pipeline, self.num_workers)
+        self._write(_OfShards(dataset, np.arange(len(dataset)), self.fields), _FEWEST)
+
+    def _write(self, source: _Indexed, chunksize: int) -> None:
+        # Which are stored as JPEGs depends on the seed alone
+        options = WriteOptions(self.num_workers, max(_FEWEST, chunksize))
+        with progress.bar(len(source), "sample") as bar:
+            write(source, self.fname, self._stored, options, {"name": "dataset"}, bar.update, with_card=False)
 
 
 class _Indexed:
@@ -110,6 +117,12 @@ class _Indexed:
             convert(field, value)
             for convert, field, value in zip(self._as_stored, self._fields.values(), values, strict=False)
         )
+
+
+class _OfShards(_Indexed):
+    def name(self, index: int) -> str:
+        """The tar and the key, for messages."""
+        return self._dataset.name(index)
 
 
 def _stored_as(name: str, field: Any) -> LibraryField:

@@ -31,7 +31,7 @@ class Shards:
         self.classes, self._tars = classes, tars
         self._keys, self._labels, self._places = [], array("q"), array("q")
         for number, tar in enumerate(progress.shown(tars, "tars")):
-            for key, files in _samples(tar):
+            for key, files in samples(tar):
                 photo = next((files[kind] for kind in files if kind in _PHOTOS), None)
                 if photo is None:
                     raise UserError(f"sample {key} of {tar} has no photo", "give tars whose samples have one (.jpg)")
@@ -66,7 +66,7 @@ class Shards:
         return _tars.read(self._tars[tar], offset, size), self.label(index)
 
 
-def _samples(tar: str) -> Iterator[tuple[str, dict[str, _tars.Member]]]:
+def samples(tar: str) -> Iterator[tuple[str, dict[str, _tars.Member]]]:
     """Key and files by ending ('jpg', 'cls') of each sample: those that follow one another with the same key."""
     key, files = None, {}
     for member in _tars.members(tar):
