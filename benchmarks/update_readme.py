@@ -1,14 +1,18 @@
-"""Fill the tables of README.md and of docs/ranks.md from the measured JSON files and from the heads of the recipes.
+"""Fill the tables of README.md and of pages in docs/ from the measured JSON files and from the heads of the recipes.
 
     python benchmarks/update_readme.py [--check]     # --check: only report whether it is up to date
 
-A table stands between one of these lines and `<!-- end -->`:
+A table stands between one of these lines and `<!-- end -->` ("Not measured yet." while there is no such file):
     <!-- rows FILE.json -->        the rows of a report
     <!-- accuracy FILE.json -->    their accuracies only
     <!-- against FILE.json -->     the comparison with stock FFCV
     <!-- soak FILE.json -->        memory, threads and files over a long run
     <!-- matrix FILE.json -->     what tests/matrix.sh has tried
     <!-- figures FILE.json -->     its rows as they are: what they are called, then their figures
+    <!-- peers FILE.json -->      a report of all loaders, beside docs/peers_elsewhere.json
+    <!-- clock FILE.json -->      what the clocks cost
+    <!-- plan FILE.json -->       the planner beside what was written and measured
+    <!-- plots FILE.json -->      the plots beside a report of benchmarks/vit_levit.py
     <!-- recipes -->               the recipes of ImageNet
 """
 
@@ -24,10 +28,9 @@ from runtime.profiling.plots import number
 from runtime.profiling.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/ranks.md")
-_BLOCK = re.compile(
-    r"(<!-- ((?:rows|accuracy|against|figures|soak|matrix) \S+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL
-)
+PAGES = ("README.md", "docs/ranks.md", "docs/peers.md", "docs/report.md", "docs/vit_levit.md")
+_KINDS = "rows|accuracy|against|figures|soak|matrix|peers|clock|plan|plots"
+_BLOCK = re.compile(rf"(<!-- ((?:{_KINDS}) \S+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEAD = re.compile(r"# (ResNet-\d+), (\d+) epochs\. .*: (\.\d+) top-1, (\.\d+) top-5, ([\d.]+) minutes on (.*?)[,;]")
 
 
@@ -104,6 +107,51 @@ def soak_table(facts: dict) -> str:
     return "\n".join(lines)
 
 
+_MOST_APART = 4 / 3  # of two ratios that agree
+
+
+def peers_table(rows: list[dict]) -> str:
+    """Every loader of a report, the fastest first, in multiples of the standard loader's images/s, here and elsewhere:
+    in bold where the two differ by more than a third."""
+    elsewhere = json.loads((ROOT / "docs/peers_elsewhere.json").read_text())["ratio_to_torch"]
+    lines = ["| loader | images/s: median [min-max] n | times `torch` | elsewhere | CPU ms an image | first batch s |"]
+    lines[0] += " peak MB | difference | other load, cores |"
+    lines.append("|---|" + "---:|" * 8)
+    measured = [row for row in rows if "skipped" not in row]
+    for row in sorted(measured, key=lambda row: -row["images_per_second"]["median"]):
+        here, there = row["ratio_to_torch"], elsewhere.get(row["loader"])
+        text = "-" if there is None else f"{there:.2f}"
+        apart = there is not None and max(here / there, there / here) > _MOST_APART
+        cells = [f"`{row['loader']}`", _cell(row["images_per_second"]), f"{here:.2f}", f"**{text}**" if apart else text]
+        cells += [number(1e3 * row["cpu_seconds_per_image"]), number(row["first_batch_seconds"])]
+        cells += [number(1e-6 * row["peak_memory_bytes"]), f"{row['difference']:.3f}", f"{row['others_cpu']:.2f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def clock_table(rows: list[dict]) -> str:
+    """The result of benchmarks/clock_cost.py."""
+    loader, trainer = rows
+    middle, low, high = (f"{100 * loader[key]:+.2f}" for key in ("overhead", "low", "high"))
+    lines = ["| | CPU ms an image, median [min-max] n | timed | more, of pairs |", "|---|---:|---:|---:|"]
+    times = [_cell(loader[key]) for key in ("cpu_ms_per_image", "cpu_ms_per_image_timed")]
+    lines.append(f"| {loader['what'].replace('|', chr(92) + '|')} | {' | '.join(times)} | {middle} % [{low}, {high}] |")
+    lines.append(f"| {trainer['what']} | | {number(trainer['us_per_batch'])} microseconds a batch | |")
+    return "\n".join(lines)
+
+
+def plan_table(rows: list[dict]) -> str:
+    """The result of benchmarks/plan_check.py."""
+    lines = ["| mode, longest side | MB planned | written | ratio | images/s planned | measured | ratio |"]
+    lines.append("|---|" + "---:|" * 6)
+    for row in rows:
+        sizes = [number(1e-6 * row[key]) for key in ("planned_bytes", "bytes")]
+        speeds = [number(row[key]) for key in ("planned_images_per_second", "images_per_second")]
+        ratios = [f"{row[key]:.3f}" for key in ("bytes_ratio", "speed_ratio")]
+        lines.append(f"| {' | '.join([row['what'], *sizes, ratios[0], *speeds, ratios[1]])} |")
+    return "\n".join(lines)
+
+
 # Quantity -> its unit in the table, and the factor from the unit in the JSON
 _UNITS = {
     "images_per_second": ("images/s", 1),
@@ -149,28 +197,42 @@ def _goal(row: dict) -> str:
     return f"{bound.replace('_', ' ')} {row['goal'][bound]:g}{unit}: {met}"
 
 
+def plots_table(report: Path) -> str:
+    """The three plots beside a report, for a page in docs/."""
+    names = {name: f"{name}_per_epoch" for name in ("runtime", "accuracy", "loss")}
+    base = f"{report.parent.relative_to(ROOT / 'docs')}/{report.stem}"
+    return f"| {' | '.join(f'![{name}]({base}_{plot}.png)' for name, plot in names.items())} |\n|---|---|---|"
+
+
+def rows_table(rows: list[dict]) -> str:
+    """The rows of a report."""
+    # While loading, the ceiling is to do nothing: a number without meaning
+    return markdown_table([r for r in rows if (r["protocol"], r["loader"]) != ("load", "cached")]).strip()
+
+
+_TABLES = {
+    "rows": rows_table, "accuracy": accuracy_table, "against": against_table, "figures": figures_table,
+    "matrix": matrix_table, "peers": peers_table, "clock": clock_table, "plan": plan_table,
+}  # fmt: skip
+
+
 def filled(text: str) -> str:
     """The text of a page with every table updated."""
 
     def table(match: re.Match) -> str:
-        what = match[2]
-        if what == "recipes":
+        kind, _, name = match[2].partition(" ")
+        path = ROOT / name
+        facts = json.loads(path.read_text()) if path.is_file() else {}
+        if kind == "recipes":
             body = recipes_table()
-        elif what.startswith("accuracy"):
-            body = accuracy_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
-        elif what.startswith("against"):
-            body = against_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
-        elif what.startswith("figures"):
-            body = figures_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
-        elif what.startswith("matrix"):
-            body = matrix_table(json.loads((ROOT / what.split()[1]).read_text())["rows"])
-        elif what.startswith("soak"):
-            body = soak_table(json.loads((ROOT / what.split()[1]).read_text()))
+        elif not facts:
+            body = "Not measured yet."
+        elif kind == "plots":
+            body = plots_table(path)
+        elif kind == "soak":
+            body = soak_table(facts)
         else:
-            report = json.loads((ROOT / what.split()[1]).read_text())
-            # While loading, the ceiling is to do nothing: a number without meaning
-            rows = [r for r in report["rows"] if (r["protocol"], r["loader"]) != ("load", "cached")]
-            body = markdown_table(rows).strip()
+            body = _TABLES[kind](facts["rows"])
         return f"{match[1]}\n{body}\n\n{match[3]}"
 
     return _BLOCK.sub(table, text)

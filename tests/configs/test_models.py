@@ -30,6 +30,11 @@ DIFFERENCES = {
     + (8**2 - 14**2) * (2 * 4 + 8)
     + (4**2 - 7**2) * (3 * 6 + 16)
     + (2**2 - 4**2) * 4 * 8,
+    "clothing/document_levit_128s": -2 * 990 * 385
+    + (4**2 - 14**2) * (2 * 4 + 8)
+    + (2**2 - 7**2) * (3 * 6 + 16)
+    + (1**2 - 4**2) * 4 * 8,
+    "clothing/document_vit_b_16": (4**2 - 14**2) * 768 - 990 * 769,
     "clothing/patchconvnet_s60": -990 * 385,
     # In each of 12 blocks a linear layer from patches to patches
     "clothing/resmlp_12": 12 * (36 * 37 - 196 * 197) - 990 * 385,

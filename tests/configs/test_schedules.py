@@ -77,6 +77,8 @@ PLANS = {
     "clothing/deit3_tiny": Plan(3e-3, 3, 44, CLOTHING, warmup=1, smooth=True),
     "clothing/patchconvnet_s60": Plan(1e-3, 5, 95, CLOTHING, warmup=1, smooth=True),
     "clothing/faster_vit_0": Plan(1e-3, 1, 95, CLOTHING, warmup=0, smooth=True),
+    "clothing/document_vit_b_16": Plan(1e-4, 3, 95, CLOTHING, warmup=0, floor=1e-4),
+    "clothing/document_levit_128s": Plan(1e-3, 5, 95, CLOTHING, warmup=0, floor=1e-3),
 }
 
 

@@ -1,0 +1,98 @@
+"""Is the planner right? What it says of each mode and size, beside what is then written and measured -> JSON.
+
+    python benchmarks/plan_check.py --bench.photos=FOLDER --bench.out=docs/plan_check.json
+
+FOLDER holds a folder for each class. The planner writes and reads a sample; then all photos are written in each mode
+and size, and loaded in a process of their own (protocol load).
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from runtime import preflight
+
+preflight.check("matplotlib")
+
+import json
+import os
+import subprocess
+import tempfile
+
+from fastargs import Config, Param, Section
+
+from beton import system
+from beton.errors import UserError
+from beton.files import publish
+from runtime import machine
+from runtime.config import FLOAT, INT, PATH, STR, between, parse, run
+from runtime.outputs import check_file
+from runtime.profiling.process import ROOT, measure_load
+
+_BATCH = 128
+
+
+def declare() -> Config:
+    """The section `bench`."""
+    config = Config()
+    Section("bench", "what to plan", config_descriptor=config).params(
+        photos=Param(PATH, "photo folder: one folder for each class", required=True),
+        out=Param(PATH, "the JSON to write", required=True),
+        modes=Param(STR, "storage modes, with commas", default="jpg,blocks,raw"),
+        sizes=Param(STR, "longest sides in pixels, with commas", default="256,400"),
+        stages=Param(STR, "the stages", default="rrc(224)|flip|normalize"),
+        sample=Param(between(INT, 8, 100_000), "photos that the planner writes and reads", default=512),
+        seconds=Param(between(FLOAT, 0, 600), "read each so long", default=3),
+    )
+    return config
+
+
+def main(argv: list[str]) -> None:
+    """Plan, write, measure, write the JSON, print its rows."""
+    bench = parse(declare(), argv).bench
+    check_file(Path(bench.out))
+    with tempfile.TemporaryDirectory() as folder:
+        names = ("photos", "modes", "sizes", "stages", "sample", "seconds")
+        given = [f"--plan.{name}={getattr(bench, name)}" for name in names]
+        call([str(ROOT / "profile_loaders.py"), "plan", *given, f"--plan.out={folder}"])
+        plan = json.loads((Path(folder) / "plan.json").read_text())
+        rows = [row(bench, option, Path(folder) / "all.beton") for option in plan["options"]]
+    settings = {name: getattr(bench, name) for name in ("modes", "sizes", "stages", "sample", "seconds")}
+    facts = {"machine": machine.facts(), "versions": machine.versions(), "settings": settings, "rows": rows}
+    publish(Path(bench.out), json.dumps(facts, indent=1) + "\n")
+    for found in rows:
+        print(found)
+
+
+def row(bench, option: dict, path: Path) -> dict:
+    """Write all photos as an option of the plan says, load them, and compare."""
+    more = [f"--cfg.max_resolution={option['size']}"] if option["size"] else []
+    call([
+        str(ROOT / "write_dataset.py"), f"--cfg.data_dir={bench.photos}", "--cfg.split=train",
+        f"--cfg.write_path={path}", f"--cfg.write_mode={option['mode']}", f"--cfg.jpeg_quality={option['quality']}",
+        f"--cfg.num_workers={system.cores()}", *more,
+    ])  # fmt: skip
+    size = os.path.getsize(path)
+    task = {"dataset": str(path), "stages": {"image": bench.stages}, "batch_size": _BATCH, "workers": system.cores()}
+    speed = measure_load("beton", task, bench.seconds)["images_per_second"]
+    path.unlink()
+    return {
+        "what": f"{option['mode']}, {option['size'] or 'as they are'}",
+        "planned_bytes": option["bytes"],
+        "bytes": size,
+        "bytes_ratio": option["bytes"] / size,
+        "planned_images_per_second": option["images_per_second"],
+        "images_per_second": speed,
+        "speed_ratio": option["images_per_second"] / speed,
+    }
+
+
+def call(command: list[str]) -> None:
+    """Run one of the scripts; raises UserError when it fails."""
+    done = subprocess.run([sys.executable, *command], cwd=ROOT)
+    if done.returncode:
+        raise UserError(f"{Path(command[0]).name} failed", "its message is above")
+
+
+if __name__ == "__main__":
+    run(main)
