@@ -9,6 +9,7 @@ if "--gpu" not in sys.argv and "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["CUDA_VISIBLE_DEVICES"] = ""  # the tests of the CPU must not find a GPU
 
 import cv2
+import hypothesis
 import pytest
 import torch
 
@@ -17,6 +18,9 @@ from beton.sources.imagefolder import open_source as open_folder
 from tests.support.betons import write_source
 from tests.support.photos import draw_photos
 
+# The machine may be busy
+hypothesis.settings.register_profile("tests", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("tests")
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the threads of several workers would slow each other down
 

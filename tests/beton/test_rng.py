@@ -30,7 +30,7 @@ def test_the_hash_is_splitmix64():
         assert int(mix(np.uint64(state))) == paper_mix(state) == value
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.integers(0, 2**63 - 1),
     st.integers(0, 2**63 - 1),

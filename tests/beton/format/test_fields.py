@@ -25,7 +25,7 @@ def examples(pytestconfig):
 def test_what_is_written_is_read_bit_for_bit(examples, tmp_path_factory):
     path = tmp_path_factory.mktemp("drawn") / "a.beton"
 
-    @settings(max_examples=examples, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=examples, suppress_health_check=list(HealthCheck), database=None)
     @given(st.randoms(use_true_random=False))
     def check(draw):
         drawn, samples = fields.field_set(draw)

@@ -145,7 +145,7 @@ def test_parts_have_every_sample_once(count, of):
     assert max(map(len, parts)) - min(map(len, parts)) <= 1
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(cuts=st.lists(st.integers(1, 11), max_size=4, unique=True))
 def test_any_files_are_loaded_as_one(cuts, tmp_path_factory):
     """Files that were written apart, of other modes and sizes: their samples one after the other."""

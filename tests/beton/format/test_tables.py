@@ -69,7 +69,7 @@ def assert_error_or_sound_index(path):
                 assert start + size <= path.stat().st_size
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(data=st.data())
 def test_file_truncated_anywhere_is_a_user_error(small, data):
     whole = small.read_bytes()
@@ -78,7 +78,7 @@ def test_file_truncated_anywhere_is_a_user_error(small, data):
         BetonFile(path)
 
 
-@settings(deadline=None, max_examples=500)
+@settings(max_examples=500)
 @given(
     at=st.integers(0, 23) | st.integers(0, METADATA + 5 * 24) | st.integers(-TABLE, -1),
     content=st.binary(min_size=1, max_size=32) | st.just(bytes(64)) | st.just(b"\xff" * 24),
@@ -88,7 +88,7 @@ def test_damaged_tables_give_a_user_error_or_a_sound_index(small, small_blocks, 
         assert_error_or_sound_index(damage(file, at, content))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.binary(max_size=4096))
 def test_any_bytes_are_a_user_error(small, content):
     with pytest.raises(UserError):

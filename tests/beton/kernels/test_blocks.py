@@ -159,7 +159,7 @@ def payload_and_planes(height, width):
 
 
 @given(data=st.data(), size=st.sampled_from(SIZES))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_parts(variants, data, size):
     """Whichever part is decoded, its samples and one of colour around them are those of the whole."""
     height, width = size
@@ -203,7 +203,7 @@ def test_wrong_sizes(kernels):
 
 @given(seed=st.integers(0, 2**32), size=st.sampled_from(SIZES), damage=st.integers(1, 1000))
 @example(seed=0, size=(61, 67), damage=10**6)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_damaged_payloads(variants, seed, size, damage):
     """Any bytes are decoded, by all variants alike, or refused."""
     random = np.random.default_rng(seed)

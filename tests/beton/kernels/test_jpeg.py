@@ -12,7 +12,7 @@ from tests.support.kernels import DAMAGED, DECODE_WHOLE, GOOD, GRAY, NO_JPEG, OT
 from tests.support.photos import draw
 
 SIDES = st.one_of(st.integers(1, 20), st.integers(1, 150))
-few = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+few = settings(max_examples=150, suppress_health_check=list(HealthCheck))
 
 
 def divide_up(a, b):

@@ -98,7 +98,7 @@ def test_from_blocks_no_worse_than_from_jpeg(photos):
 sides = st.one_of(st.integers(1, 9), st.integers(1, 70))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(sides, sides, sides, sides, sides, sides, st.sampled_from(list(SAMPLINGS)), st.integers(0, 2**32))
 @example(1, 1, 1, 1, 1, 1, "420", 0)
 @example(2, 2, 1, 1, 70, 70, "411", 0)

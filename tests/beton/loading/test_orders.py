@@ -10,7 +10,7 @@ from beton.rng import sample_keys
 from tests.support.statistics import two_sample_p
 
 seeds = st.integers(0, 2**61)
-few = settings(max_examples=100, deadline=None)
+few = settings(max_examples=100)
 
 
 def orders(samples, seed, epoch):

@@ -52,7 +52,7 @@ def test_a_centre_is_the_same_for_photos_of_one_size_and_of_several(tmp_path, si
             assert (next(iter(alone))[0][0] == images[n]).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(
         st.tuples(st.integers(20, 97), st.booleans(), st.integers(0, 2), st.integers(1, 70)), min_size=2, max_size=8

@@ -71,7 +71,7 @@ def test_the_resize_is_pillows_on_photos(photos, kind):
 sides = st.one_of(st.integers(1, 5), st.integers(1, 90))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(sides, sides, sides, sides, sides, sides, st.sampled_from(list(PILLOW)), st.integers(0, 2**32))
 @example(1, 1, 1, 1, 90, 90, BICUBIC, 0)
 @example(90, 1, 1, 1, 1, 90, BICUBIC, 0)

@@ -85,7 +85,7 @@ def test_cutout_paints_what_normalize_makes_of_its_colour(tmp_path, dtype):
     assert torch.equal(one, other.to(dtype))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.data())
 def test_a_part_that_is_not_resized_is_copied(data):
     draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731

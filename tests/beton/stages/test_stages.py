@@ -62,7 +62,7 @@ def measures(rectangles, height, width):
 sides = st.one_of(st.integers(1, 5), st.integers(1, 65535))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     sides,
     sides,

@@ -163,7 +163,7 @@ def test_rest_says_what_is_stored_of_photos_that_are_no_jpeg(folder, tmp_path):
         assert type_of(path) == "rgb_image"
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.floats(0, 1), st.integers(0, 400), st.integers(0, 2**31 - 1))
 def test_proportion_chooses_exactly_its_share(share, count, seed):
     chosen = chosen_jpegs(count, seed, share)
@@ -231,7 +231,7 @@ def test_max_resolution_is_the_longest_side_and_keeps_the_aspect_ratio(tmp_path)
         np.testing.assert_array_equal(stored, expected)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.integers(1, 120), st.integers(1, 120), st.integers(1, 120), st.sampled_from(["noise", "white"]))
 def test_photos_are_shrunk_to_opencvs_pixels(height, width, longest, what):
     photo = np.random.default_rng(height).integers(0, 256 if what == "noise" else 1, (height, width, 3), np.uint8)
