@@ -53,6 +53,19 @@ def run_readme() -> dict:
     return names
 
 
+def load_as_ffcv(path: Path) -> None:
+    """A loader as FFCV's users write it, without FFCV."""
+    from beton.ffcv.fields.decoders import CenterCropRGBImageDecoder, IntDecoder
+    from beton.ffcv.loader import Loader, OrderOption
+    from beton.ffcv.transforms import ToTensor, ToTorchImage
+
+    pipelines = {"image": [CenterCropRGBImageDecoder((32, 32), 1), ToTensor(), ToTorchImage()]}
+    pipelines["label"] = [IntDecoder(), ToTensor()]
+    images, labels = next(iter(Loader(path, 32, 2, order=OrderOption.SEQUENTIAL, pipelines=pipelines)))
+    if images.shape != (32, 3, 32, 32) or labels.flatten().tolist() != [0, 1] * 16:
+        raise SystemExit("beton.ffcv gives another batch")
+
+
 def main() -> None:
     """Ends with an exception where anything is not as it should be."""
     found = [name for name in COMPILERS if shutil.which(name)]
@@ -75,6 +88,7 @@ def main() -> None:
                 if difference > {"raw": 0, "jpg": 30, "blocks": 30}[mode]:
                     raise SystemExit(f"{mode}: other pixels, by {difference} on average")
             losses = train(path, 10)
+            load_as_ffcv(path)
             if not losses[-1] < 0.8 * losses[0]:
                 raise SystemExit(f"{mode}: ten steps do not learn: {losses}")
     version = sys.version.split()[0]
