@@ -24,12 +24,13 @@ from fastargs import Config, Param, Section
 from beton import system
 from beton.errors import UserError
 from beton.files import publish
+from beton.sources import open_source
 from runtime import machine
 from runtime.config import FLOAT, INT, PATH, STR, between, parse, run
 from runtime.outputs import check_file
 from runtime.profiling.process import ROOT, measure_load
 
-_BATCH = 128
+_BATCH, _STAGES = 128, "rrc(224)|flip|normalize"
 
 
 def declare() -> Config:
@@ -40,7 +41,6 @@ def declare() -> Config:
         out=Param(PATH, "the JSON to write", required=True),
         modes=Param(STR, "storage modes, with commas", default="jpg,blocks,raw"),
         sizes=Param(STR, "longest sides in pixels, with commas", default="256,400"),
-        stages=Param(STR, "the stages", default="rrc(224)|flip|normalize"),
         sample=Param(between(INT, 8, 100_000), "photos that the planner writes and reads", default=512),
         seconds=Param(between(FLOAT, 0, 600), "read each so long", default=3),
     )
@@ -51,13 +51,14 @@ def main(argv: list[str]) -> None:
     """Plan, write, measure, write the JSON, print its rows."""
     bench = parse(declare(), argv).bench
     check_file(Path(bench.out))
+    open_source("imagefolder", bench.photos, "train")
     with tempfile.TemporaryDirectory() as folder:
-        names = ("photos", "modes", "sizes", "stages", "sample", "seconds")
-        given = [f"--plan.{name}={getattr(bench, name)}" for name in names]
+        names = ("photos", "modes", "sizes", "sample", "seconds")
+        given = [f"--plan.stages={_STAGES}", *(f"--plan.{name}={getattr(bench, name)}" for name in names)]
         call([str(ROOT / "profile_loaders.py"), "plan", *given, f"--plan.out={folder}"])
         plan = json.loads((Path(folder) / "plan.json").read_text())
         rows = [row(bench, option, Path(folder) / "all.beton") for option in plan["options"]]
-    settings = {name: getattr(bench, name) for name in ("modes", "sizes", "stages", "sample", "seconds")}
+    settings = {name: getattr(bench, name) for name in ("modes", "sizes", "sample", "seconds")} | {"stages": _STAGES}
     facts = {"machine": machine.facts(), "versions": machine.versions(), "settings": settings, "rows": rows}
     publish(Path(bench.out), json.dumps(facts, indent=1) + "\n")
     for found in rows:
@@ -73,7 +74,7 @@ def row(bench, option: dict, path: Path) -> dict:
         f"--cfg.num_workers={system.cores()}", *more,
     ])  # fmt: skip
     size = os.path.getsize(path)
-    task = {"dataset": str(path), "stages": {"image": bench.stages}, "batch_size": _BATCH, "workers": system.cores()}
+    task = {"dataset": str(path), "stages": {"image": _STAGES}, "batch_size": _BATCH, "workers": system.cores()}
     speed = measure_load("beton", task, bench.seconds)["images_per_second"]
     path.unlink()
     return {

@@ -1,7 +1,7 @@
 """ViT-B/16 and LeViT-128S through the standard loader, stock FFCV and this toolkit: seconds, accuracy and loss of each
 epoch, as the document that moved them to FFCV shows them -> a folder with a report and three plots for each model.
 
-    python benchmarks/vit_levit.py --bench.photos=FOLDER --bench.out=docs/vit_levit
+    python benchmarks/vit_levit.py --bench.photos=FOLDER --bench.folder=docs/vit_levit
 
 FOLDER has train/<class>/ and val/<class>/. Both parts are written as the document writes them (500 0.50 90: at most
 500 px, half of the photos as JPEG of quality 90, half raw). Then profile_loaders.py trains each model bench.seeds times
@@ -42,7 +42,7 @@ def declare() -> Config:
     config = Config()
     Section("bench", "what to train", config_descriptor=config).params(
         photos=Param(PATH, "folder with train/<class>/ and val/<class>/", required=True),
-        out=Param(PATH, "folder for MODEL.json and MODEL_PLOT.png", required=True),
+        folder=Param(PATH, "folder for MODEL.json and MODEL_PLOT.png", required=True),
         loaders=Param(STR, "files in pipelines/, with commas", default="ffcv,beton,torch"),
         seeds=Param(between(INT, 1, 1000), "runs of each model with each loader", default=3),
         epochs=Param(EPOCHS, "instead of the recipes' numbers"),
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     bench = parse(declare(), argv).bench
     for split in ("train", "val"):
         open_source("imagefolder", f"{bench.photos}/{split}", split)
-    make_folder(Path(bench.out))
+    make_folder(Path(bench.folder))
     with tempfile.TemporaryDirectory() as temporary:
         work = Path(os.path.abspath(bench.work or temporary))
         make_folder(work)
@@ -65,7 +65,7 @@ def main(argv: list[str]) -> None:
             photos = work / f"{model}_photos"
             for split, count in zip(("train", "val"), counts, strict=True):
                 choose(Path(bench.photos) / split, bench.share * count, photos / split)
-            keep(train(bench, model, photos, work / model), model, Path(bench.out))
+            keep(train(bench, model, photos, work / model), model, Path(bench.folder))
 
 
 def choose(photos: Path, count: float, folder: Path) -> None:

@@ -23,7 +23,7 @@ def test_each_class_has_the_same_share(photo_folder, tmp_path):
 @pytest.mark.slow
 def test_a_short_run_leaves_reports_and_plots(photo_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(vit_levit, "PHOTOS", {"levit_128s": (64, 32)})
-    given = [f"--bench.photos={photo_folder}", f"--bench.out={tmp_path}/out", "--bench.loaders=beton,torch"]
+    given = [f"--bench.photos={photo_folder}", f"--bench.folder={tmp_path}/out", "--bench.loaders=beton,torch"]
     vit_levit.main([*given, "--bench.seeds=1", "--bench.epochs=2"])
     report = json.loads((tmp_path / "out/levit_128s.json").read_text())
     assert schema.problems(report) == [] and str(tmp_path) not in json.dumps(report)

@@ -12,11 +12,13 @@ from tests.support.nonsense import (
     CACHED,
     CALLABLES,
     CEILING,
+    CLOCK_COST,
     FFCV_API,
     FORMATS,
     GPU,
     IMAGENET,
     MODES,
+    PLAN_CHECK,
     PROFILE,
     QUASI,
     SCALING,
@@ -24,6 +26,7 @@ from tests.support.nonsense import (
     SOAK,
     TRANSFORMERS,
     VIEWS,
+    VIT_LEVIT,
     WRITE,
 )
 from tests.support.scripts import options
@@ -77,6 +80,11 @@ def _base(script: str, place, betons, photo_folder) -> dict:
             (AGAINST, CALLABLES, VIEWS), {"bench.photos": photo_folder / "val", "bench.out": place / "work/a.json"}
         ),
         FORMATS: {"bench.photos": photo_folder / "val", "bench.out": place / "work/a.json"},
+        CLOCK_COST: {
+            "bench.dataset": betons["val"], "bench.out": place / "work/a.json", "bench.rounds": 2, "bench.seconds": 0,
+        },
+        PLAN_CHECK: {"bench.photos": photo_folder / "val", "bench.out": place / "work/a.json"},
+        VIT_LEVIT: {"bench.photos": photo_folder, "bench.folder": place / "work"},
         CEILING: {"bench.datasets": betons["val"], "bench.out": place / "work/a.json"},
         MODES: {"bench.photos": photo_folder, "bench.out": place / "work/a.json"},
         GPU: {"bench.out": place / "work/a.json", "bench.device": "cpu", "bench.parts": "loaders"},

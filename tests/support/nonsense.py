@@ -14,13 +14,16 @@ from tests.support.scripts import ROOT
 IMAGENET, TRANSFORMERS, WRITE, PROFILE = (
     "train_imagenet.py", "train_transformers.py", "write_dataset.py", "profile_loaders.py",
 )  # fmt: skip
-AGAINST, CALLABLES, CEILING, FORMATS, GPU, MODES, SERIAL, SOAK, VIEWS, CACHED, QUASI, SCALING, FFCV_API = (
+(
+    AGAINST, CALLABLES, CEILING, FORMATS, GPU, MODES, SERIAL, SOAK, VIEWS, CACHED, QUASI, SCALING, FFCV_API,
+    CLOCK_COST, PLAN_CHECK, VIT_LEVIT,
+) = (
     f"benchmarks/{name}.py"
     for name in (
         *("against_ffcv", "callables", "ceiling", "block_formats", "gpu", "storage_modes", "serial_cost", "soak"),
-        *("views", "cached_ranks", "quasi_random", "scaling", "ffcv_api"),
+        *("views", "cached_ranks", "quasi_random", "scaling", "ffcv_api", "clock_cost", "plan_check", "vit_levit"),
     )
-)
+)  # fmt: skip
 LONG = "x" * 10_000
 _NO_NUMBERS = [
     "", " ", "abc", "1,5", "1 2", "1:30", "--", "nan", "NaN", "inf", "-inf", "1e400", "-1e400", "true", "None",
