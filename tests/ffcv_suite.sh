@@ -5,7 +5,8 @@
 #
 # FOLDER is a checkout of FFCV's repository; its tests are copied and changed in two places: CIFAR-10 is random pictures
 # (nothing is downloaded), and processes talk by gloo (nccl needs a GPU for each). What needs a GPU is left out without
-# one, as are test_webdataset.py (it cannot be imported) and test_memory_leak.py (it is always skipped). They need the package assertpy. SECONDS_PER_TEST=120 is the limit of each.
+# one, as are test_webdataset.py (a script; docs/ffcv.md has it) and test_memory_leak.py (it is always skipped). They need
+# the package assertpy. SECONDS_PER_TEST=120 is the limit of each.
 set -e
 root=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python}
