@@ -92,7 +92,8 @@ def epoch(numbered):
     def read(name, **changes):
         key = (name, *sorted(changes.items()))
         if key not in found:
-            found[key] = within(LIMIT, lambda: run_epoch(name, numbered[data_of(name)], **changes))
+            dataset = numbered[data_of(name)]
+            found[key] = within(LIMIT, lambda: run_epoch(name, dataset, **changes))
         return found[key]
 
     return read
@@ -100,7 +101,8 @@ def epoch(numbered):
 
 @pipelines()
 def test_images_are_channels_last_and_normalised_and_labels_are_integers(opened, name):
-    images, labels = within(LIMIT, lambda: next(iter(opened(name))))
+    loader = opened(name)  # not in the thread of within(): litdata.optimize sets signal handlers
+    images, labels = within(LIMIT, lambda: next(iter(loader)))
     assert images.shape == (8, 3, 24, 24) and images.dtype == torch.float32
     assert images.is_contiguous(memory_format=torch.channels_last)
     assert labels.shape == (8,) and labels.dtype == torch.int64
