@@ -64,19 +64,23 @@ ALWAYS_INLINE int64_t pixel_weights(const Axis& axis, double scale, double reach
 // Weights of pixels -> weights of samples that cover `factor` pixels each. Changes `first`, returns the number.
 ALWAYS_INLINE int64_t sample_weights(int factor, bool triangle, int64_t samples, int64_t& first, const float* of_pixels,
                               int64_t count, float* of_samples) {
-    const int64_t last = samples - 1;
-    const int64_t begin = std::max<int64_t>(0, std::min(first / factor, last) - 1);
-    const int64_t end = std::min(last, (first + count - 1) / factor + 1) + 1;
+    const int64_t last = samples - 1, stop = first + count;
+    if (!triangle) {
+        const int64_t begin = std::min(first / factor, last), end = std::min((stop - 1) / factor, last) + 1;
+        for (int64_t k = 0; k < end - begin; k++) of_samples[k] = 0;
+        for (int64_t at = first; at < stop; at++) of_samples[std::min(at / factor, last) - begin] += *of_pixels++;
+        first = begin;
+        return end - begin;
+    }
+    // libjpeg: a pixel is 3/4 of its own sample and 1/4 of the nearer neighbour, which comes before it where it is even
+    const int64_t begin = std::min(std::max<int64_t>((first - 1) >> 1, 0), last);
+    const int64_t end = std::min(stop / 2, last) + 1;
     for (int64_t k = 0; k < end - begin; k++) of_samples[k] = 0;
-    for (int64_t k = 0; k < count; k++) {
-        const int64_t own = std::min((first + k) / factor, last);
-        float weight = of_pixels[k];
-        if (triangle) {  // libjpeg: a pixel is 3/4 of its own sample and 1/4 of the nearer neighbour
-            const int64_t other = std::min(std::max<int64_t>(own + ((first + k) % 2 ? 1 : -1), 0), last);
-            of_samples[other - begin] += weight * 0.25f;
-            weight *= 0.75f;
-        }
-        of_samples[own - begin] += weight;
+    for (int64_t at = first; at < stop; at++) {
+        const int64_t own = std::min(at / 2, last), other = std::min(std::max<int64_t>(own - 1 + 2 * (at & 1), 0), last);
+        const float weight = *of_pixels++;
+        of_samples[other - begin] += weight * 0.25f;
+        of_samples[own - begin] += weight * 0.75f;
     }
     first = begin;
     return end - begin;
