@@ -69,26 +69,16 @@ ALWAYS_INLINE void write_rgb(const Writer& writer, int64_t y, const float* const
 }
 
 // Row `y` of the image, of planes.
-template <Picture::Kind KIND, bool CLAMP>
+template <Picture::Kind KIND, int TAPS, int COLOUR_TAPS, bool CLAMP>
 ALWAYS_INLINE void write_planes(const Job& job, const Writer& writer, int64_t y, const float* const (*rows)[FEW_TAPS]) {
     constexpr int PLANES = KIND == Picture::YCC ? 3 : 1;
+    const float* weights[PLANES];
+    for (int p = 0; p < PLANES; p++) weights[p] = job.rows[p > 0].weights + y * job.rows[p > 0].stride;
     for (int64_t x = 0; x < writer.width; x += LANES) {
-        Floats value[PLANES];
-        for (int p = 0; p < PLANES; p++) {
-            const Weights& of = job.rows[p > 0];
-            for_taps(of.taps, [&](auto taps) {
-                value[p] = sum_ring<taps ? taps : 1, CLAMP>(rows[p], of.weights + y * of.stride, x);
-            });
-        }
-        Bytes rgb[3], out[3];
-        if (KIND == Picture::YCC) {
-            to_rgb(value[0], value[1], value[2], rgb);
-        } else {
-            store_rounded((uint8_t*)&rgb[0], value[0]);
-            rgb[1] = rgb[2] = rgb[0];
-        }
-        interleave(rgb, out);
-        writer.put_pixels(y, x, out);
+        Floats planes[PLANES];
+        planes[0] = sum_ring<TAPS, CLAMP>(rows[0], weights[0], x);
+        for (int p = 1; p < PLANES; p++) planes[p] = sum_ring<COLOUR_TAPS, CLAMP>(rows[p], weights[p], x);
+        writer.put_planes<KIND>(y, x, planes);
     }
 }
 
@@ -110,8 +100,16 @@ ALWAYS_INLINE void enlarge(const Job& job, const Writer& writer) {
             for_taps(of.taps, [&](auto taps) {
                 write_rgb<taps ? taps : 1, CLAMP>(writer, y, rows[0], of.weights + y * of.stride);
             });
+        } else if (KIND == Picture::GRAY) {
+            for_taps(job.rows[0].taps, [&](auto taps) {
+                write_planes<KIND, taps ? taps : 1, 1, CLAMP>(job, writer, y, rows);
+            });
         } else {
-            write_planes<KIND, CLAMP>(job, writer, y, rows);
+            for_taps(job.rows[0].taps, [&](auto taps) {
+                for_taps(job.rows[1].taps, [&](auto colours) {
+                    write_planes<KIND, taps ? taps : 1, colours ? colours : 1, CLAMP>(job, writer, y, rows);
+                });
+            });
         }
     }
 }

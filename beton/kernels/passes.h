@@ -89,22 +89,12 @@ ALWAYS_INLINE void sum_columns(const uint8_t* const* rows, int64_t begin, int64_
     });
 }
 
-// 16 pixels of JPEG's YCbCr as three channels.
-ALWAYS_INLINE void to_rgb(Floats bright, Floats blue, Floats red, Bytes* rgb) {
+// 16 pixels of JPEG's YCbCr as three channels, to be rounded.
+ALWAYS_INLINE void to_rgb(Floats bright, Floats blue, Floats red, Floats* rgb) {
     blue = blue + splat(-128), red = red + splat(-128);
-    store_rounded((uint8_t*)&rgb[0], bright + red * splat(1.402f));
-    store_rounded((uint8_t*)&rgb[1], bright + blue * splat(-0.344136f) + red * splat(-0.714136f));
-    store_rounded((uint8_t*)&rgb[2], bright + blue * splat(1.772f));
-}
-
-// 16 pixels of one row from x on, from the planes' rows, as three channels.
-template <Picture::Kind KIND>
-ALWAYS_INLINE void channels(const uint8_t* const* row, int64_t x, Bytes* rgb) {
-    if (KIND == Picture::GRAY) {
-        rgb[0] = rgb[1] = rgb[2] = *(const Bytes*)(row[0] + x);
-    } else {
-        to_rgb(load_bytes(row[0] + x), load_bytes(row[1] + x), load_bytes(row[2] + x), rgb);
-    }
+    rgb[0] = bright + red * splat(1.402f);
+    rgb[1] = bright + blue * splat(-0.344136f) + red * splat(-0.714136f);
+    rgb[2] = bright + blue * splat(1.772f);
 }
 
 // Where the rows of the image go.
@@ -162,17 +152,42 @@ struct Writer {
         }
     }
 
+    // The same of planes: brightness, and colours or none. Numbers are never bytes on their way
+    template <Picture::Kind KIND>
+    ALWAYS_INLINE void put_planes(int64_t y, int64_t x, const Floats* planes) const {
+        Floats rgb[3];
+        if (KIND == Picture::YCC) {
+            to_rgb(planes[0], planes[1], planes[2], rgb);
+        } else {
+            rgb[0] = rgb[1] = rgb[2] = planes[0];
+        }
+        if (target.numbers && x + LANES <= width) {
+            Floats made[3];
+            for (int c = 0; c < 3 && KIND == Picture::YCC; c++) rgb[c] = rounded<true>(rgb[c]);
+            interleave(rgb, made);
+            float* to = target.numbers + 3 * (y * target.row + x);
+            for (int i = 0; i < 3; i++) store_numbers(to + i * LANES, made[i] * load(scale[i]) + load(shift[i]));
+        } else {
+            Bytes bytes[3], made[3];
+            for (int c = 0; c < 3; c++) store_rounded((uint8_t*)&bytes[c], rgb[c]);
+            interleave(bytes, made);
+            put_pixels(y, x, made);
+        }
+    }
+
+    // Row `y`, from bytes of RGB or of planes
     template <Picture::Kind KIND>
     ALWAYS_INLINE void write(int64_t y, const uint8_t* const* row) const {
         for (int64_t x = 0; x < width; x += LANES) {
-            Bytes rgb[3], out[3];
             if (KIND == Picture::RGB) {
-                for (int i = 0; i < 3; i++) out[i] = *(const Bytes*)(row[0] + 3 * x + i * LANES);
+                Bytes pixels[3];
+                for (int i = 0; i < 3; i++) pixels[i] = *(const Bytes*)(row[0] + 3 * x + i * LANES);
+                put_pixels(y, x, pixels);
             } else {
-                channels<KIND>(row, x, rgb);
-                interleave(rgb, out);
+                Floats planes[3];
+                for (int p = 0; p < (KIND == Picture::YCC ? 3 : 1); p++) planes[p] = load_bytes(row[p] + x);
+                put_planes<KIND>(y, x, planes);
             }
-            put_pixels(y, x, out);
         }
     }
 };
@@ -226,6 +241,29 @@ ALWAYS_INLINE int64_t bytes_of(const Weights& columns) {
     return std::max<int64_t>(LANES, (columns.end - columns.begin) * CHANNELS);
 }
 
+// The image of planes whose columns are weighed: rows are summed up, rounded as bytes would be, and written.
+template <Picture::Kind KIND, int TAPS, int COLOUR_TAPS>
+ALWAYS_INLINE void write_summed(const Job& job, const Writer& writer) {
+    constexpr int PLANES = KIND == Picture::YCC ? 3 : 1;
+    for (int64_t y = 0; y < job.height; y++) {
+        const uint8_t* from[PLANES];
+        const float* weights[PLANES];
+        for (int p = 0; p < PLANES; p++) {
+            const Weights& rows = job.rows[p > 0];
+            from[p] = job.between[p] + (rows.first[y] - rows.begin) * job.step[p];
+            weights[p] = rows.weights + y * rows.stride;
+        }
+        for (int64_t x = 0; x < job.width; x += LANES) {
+            Floats planes[PLANES];
+            planes[0] = rounded<true>(sum_of<TAPS>(from[0] + x, job.step[0], weights[0], job.rows[0].taps));
+            for (int p = 1; p < PLANES; p++) {
+                planes[p] = rounded<true>(sum_of<COLOUR_TAPS>(from[p] + x, job.step[p], weights[p], job.rows[1].taps));
+            }
+            writer.put_planes<KIND>(y, x, planes);
+        }
+    }
+}
+
 template <Picture::Kind KIND>
 ALWAYS_INLINE void all_passes(const Job& job, const Writer& writer) {
     constexpr int PLANES = KIND == Picture::YCC ? 3 : 1, CHANNELS = KIND == Picture::RGB ? 3 : 1;
@@ -262,6 +300,14 @@ ALWAYS_INLINE void all_passes(const Job& job, const Writer& writer) {
             }
         });
         return;
+    }
+    if (KIND == Picture::GRAY && !job.rows_first) {
+        return for_taps(job.rows[0].taps, [&](auto count) { write_summed<KIND, count, 1>(job, writer); });
+    }
+    if (KIND == Picture::YCC && !job.rows_first) {
+        return for_taps(job.rows[0].taps, [&](auto count) {
+            for_taps(job.rows[1].taps, [&](auto colours) { write_summed<KIND, count, colours>(job, writer); });
+        });
     }
     for (int64_t y = 0; y < job.height; y++) {
         for (int p = 0; p < PLANES; p++) {

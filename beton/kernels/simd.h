@@ -50,6 +50,18 @@ ALWAYS_INLINE Floats load_picked(const uint8_t* from, const uint8_t* places) {
     return floats_of(_mm_shuffle_epi8(all, pick));
 }
 ALWAYS_INLINE Floats floats_of(const Bytes& bytes) { return floats_of((__m128i)bytes); }
+// Three channels of 16 pixels -> the same interleaved
+ALWAYS_INLINE void interleave(const Floats* rgb, Floats* made) {
+    const __m512i rg[3] = {_mm512_setr_epi32(0, 16, 0, 1, 17, 0, 2, 18, 0, 3, 19, 0, 4, 20, 0, 5),
+                           _mm512_setr_epi32(21, 0, 6, 22, 0, 7, 23, 0, 8, 24, 0, 9, 25, 0, 10, 26),
+                           _mm512_setr_epi32(0, 11, 27, 0, 12, 28, 0, 13, 29, 0, 14, 30, 0, 15, 31, 0)};
+    const __m512i b[3] = {_mm512_setr_epi32(0, 1, 16, 3, 4, 17, 6, 7, 18, 9, 10, 19, 12, 13, 20, 15),
+                          _mm512_setr_epi32(0, 21, 2, 3, 22, 5, 6, 23, 8, 9, 24, 11, 12, 25, 14, 15),
+                          _mm512_setr_epi32(26, 1, 2, 27, 4, 5, 28, 7, 8, 29, 10, 11, 30, 13, 14, 31)};
+    for (int i = 0; i < 3; i++) {
+        made[i].v = _mm512_permutex2var_ps(_mm512_permutex2var_ps(rgb[0].v, rg[i], rgb[1].v), b[i], rgb[2].v);
+    }
+}
 
 #elif defined(__AVX2__)
 
@@ -90,6 +102,22 @@ ALWAYS_INLINE Floats load_picked(const uint8_t* from, const uint8_t* places) {
     return floats_of(_mm_shuffle_epi8(all, pick));
 }
 ALWAYS_INLINE Floats floats_of(const Bytes& bytes) { return floats_of((__m128i)bytes); }
+// Of 8 pixels: in each half of a vector first, then halves change places
+ALWAYS_INLINE void interleave(__m256 red, __m256 green, __m256 blue, __m256& a, __m256& b, __m256& c) {
+    red = _mm256_permute_ps(red, _MM_SHUFFLE(1, 2, 3, 0));
+    green = _mm256_permute_ps(green, _MM_SHUFFLE(2, 3, 0, 1));
+    blue = _mm256_permute_ps(blue, _MM_SHUFFLE(3, 0, 1, 2));
+    const __m256 first = _mm256_blend_ps(_mm256_blend_ps(red, green, 0x22), blue, 0x44);
+    const __m256 second = _mm256_blend_ps(_mm256_blend_ps(green, blue, 0x22), red, 0x44);
+    const __m256 third = _mm256_blend_ps(_mm256_blend_ps(blue, red, 0x22), green, 0x44);
+    a = _mm256_insertf128_ps(first, _mm256_castps256_ps128(second), 1);
+    b = _mm256_blend_ps(third, first, 0xF0);
+    c = _mm256_permute2f128_ps(second, third, 0x31);
+}
+ALWAYS_INLINE void interleave(const Floats* rgb, Floats* made) {
+    interleave(rgb[0].v, rgb[1].v, rgb[2].v, made[0].v, made[0].w, made[1].v);
+    interleave(rgb[0].w, rgb[1].w, rgb[2].w, made[1].w, made[2].v, made[2].w);
+}
 
 #else
 
@@ -139,6 +167,9 @@ ALWAYS_INLINE Floats load_picked(const uint8_t* from, const uint8_t* places) {
     return made;
 }
 ALWAYS_INLINE Floats floats_of(const Bytes& bytes) { return load_bytes((const uint8_t*)&bytes); }
+ALWAYS_INLINE void interleave(const Floats* rgb, Floats* made) {
+    for (int i = 0; i < 3 * LANES; i++) made[i / LANES].v[i % LANES] = rgb[i % 3].v[i / 3];
+}
 
 #endif
 
