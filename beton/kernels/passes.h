@@ -48,17 +48,17 @@ ALWAYS_INLINE void sum_rows(const uint8_t* source, int64_t step, const float* we
 
 // The weighted columns of 16 pixels from x on, CHANNELS * 16 vectors, from the transposed rows.
 template <int CHANNELS, int TAPS>
-ALWAYS_INLINE void weigh_columns(const Weights& columns, int64_t x, const uint8_t* square, Bytes* made) {
+ALWAYS_INLINE void weigh_columns(const Weights& columns, int64_t x, const float* square, Bytes* made) {
     const int64_t taps = TAPS ? TAPS : columns.taps;
     for (int i = 0; i < LANES; i++) {
         const float* weights = columns.weights + (x + i) * columns.stride;
-        const uint8_t* from = square + (columns.first[x + i] - columns.begin) * CHANNELS * LANES;
+        const float* from = square + (columns.first[x + i] - columns.begin) * CHANNELS * LANES;
         Floats sums[CHANNELS];
-        for (int c = 0; c < CHANNELS; c++) sums[c] = load_bytes(from + c * LANES) * splat(weights[0]);
+        for (int c = 0; c < CHANNELS; c++) sums[c] = load(from + c * LANES) * splat(weights[0]);
         for (int64_t k = 1; k < taps; k++) {
             const Floats weight = splat(weights[k]);
             from += CHANNELS * LANES;
-            for (int c = 0; c < CHANNELS; c++) sums[c] = sums[c] + load_bytes(from + c * LANES) * weight;
+            for (int c = 0; c < CHANNELS; c++) sums[c] = sums[c] + load(from + c * LANES) * weight;
         }
         for (int c = 0; c < CHANNELS; c++) store_rounded((uint8_t*)&made[i * CHANNELS + c], sums[c]);
     }
@@ -68,13 +68,13 @@ ALWAYS_INLINE void weigh_columns(const Weights& columns, int64_t x, const uint8_
 // vector is 16 rows of one column, so that no sample must be gathered.
 template <int CHANNELS>
 ALWAYS_INLINE void sum_columns(const uint8_t* const* rows, int64_t begin, int64_t bytes, const Weights& columns,
-                        int64_t width, uint8_t* square, uint8_t* made, int64_t step) {
+                        int64_t width, float* square, uint8_t* made, int64_t step) {
     for (int64_t x = 0; x < bytes; x += LANES) {
         const int64_t at = std::min(x, bytes - LANES);
         Bytes tile[LANES];
         for (int i = 0; i < LANES; i++) tile[i] = *(const Bytes*)(rows[i] + begin + at);
         transpose(tile);
-        std::memcpy(square + at * LANES, tile, sizeof tile);
+        for (int i = 0; i < LANES; i++) store(square + (at + i) * LANES, floats_of(tile[i]));
     }
     for_taps(columns.taps, [&](auto count) {
         Bytes tiles[CHANNELS * LANES];
@@ -225,11 +225,11 @@ ALWAYS_INLINE void copy(const Job& job, const Writer& writer) {
         if (job.width % LANES) row = (uint8_t*)std::memcpy(copied, row, size_t(3 * job.width));
         const uint8_t* made = row;
         if (job.mirror) {
-            uint8_t* to = job.square;
+            uint8_t* to = (uint8_t*)job.square;
             for (int64_t x = job.width - LANES; x > -LANES; x -= LANES, to += 3 * LANES) {
                 mirror((const Bytes*)(row + 3 * x), (Bytes*)to);
             }
-            made = job.square;
+            made = (uint8_t*)job.square;
         }
         writer.write<Picture::RGB>(y, &made);
     }
