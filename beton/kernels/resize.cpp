@@ -117,9 +117,9 @@ void resize(const Picture& picture, const Crop& crop, const Target& target, Scra
         const Plane& plane = picture.planes[p];
         const bool triangle = plane.full_width > 2 || plane.wide == 1;  // libjpeg repeats where there are but two
         make_weights({axes[0], plane.tall, triangle && plane.tall == 2, plane.full_height, padded(crop.height), 0},
-                     scratch, 2 * p, job.rows[p]);
+                     job.rows[0], scratch, 2 * p, job.rows[p]);
         make_weights({axes[1], plane.wide, triangle && plane.wide == 2, plane.full_width, padded(crop.width), channels},
-                     scratch, 2 * p + 1, job.columns[p]);
+                     job.columns[0], scratch, 2 * p + 1, job.columns[p]);
     }
     // Pillow 13 begins with the rows where that leaves much less to do
     const int64_t fewer_rows = int64_t(axes[0].length) - crop.rows;

@@ -51,8 +51,8 @@ struct Question {
     }
 };
 
-// Answers in memory of the scratch, at one of four places.
-void make_weights(const Question& asked, Scratch& scratch, int place, Weights& made);
+// Answers in memory of the scratch, at one of four places. `pixels`: the answer for a factor of 1, if another one is asked.
+void make_weights(const Question& asked, const Weights& pixels, Scratch& scratch, int place, Weights& made);
 
 constexpr int64_t FEW_TAPS = 4;  // rows, and taps, for which there is room
 
