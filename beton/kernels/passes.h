@@ -23,6 +23,16 @@ ALWAYS_INLINE void for_taps(int64_t taps, const Call& call) {
     }
 }
 
+// The same for pixels and for colours of half as many samples; where their taps go together otherwise, the latter are not
+// unrolled.
+template <class Call>
+ALWAYS_INLINE void for_taps(int64_t taps, int64_t of_colours, const Call& call) {
+    for_taps(taps, [&](auto count) {
+        constexpr int usual = count ? count / 2 + 2 : 0;
+        of_colours == usual ? call(count, Count<usual>()) : call(count, Count<0>());
+    });
+}
+
 // Sum over rows: one row of `bytes` bytes (a multiple of 16, or at least 16 and then the last vector overlaps).
 template <int TAPS>
 ALWAYS_INLINE Floats sum_of(const uint8_t* source, int64_t step, const float* weights, int64_t taps) {
@@ -95,6 +105,69 @@ ALWAYS_INLINE void to_rgb(Floats bright, Floats blue, Floats red, Floats* rgb) {
     rgb[0] = bright + red * splat(1.402f);
     rgb[1] = bright + blue * splat(-0.344136f) + red * splat(-0.714136f);
     rgb[2] = bright + blue * splat(1.772f);
+}
+
+// How 16 columns are made of a plane's row.
+struct Windows {
+    static constexpr int64_t MOST_TAPS = 8;
+    int64_t begin[4];  // of four columns each, from the row's first sample on
+    uint8_t picks[LANES];
+    float weights[MOST_TAPS * LANES];
+
+    // False where four columns look further than 16 samples, or the row is too short to be read so
+    bool set(const Weights& columns, int64_t x, int64_t left, int64_t right) {
+        const int32_t* first = columns.first + x;
+        for (int part = 0; part < 4; part++, first += 4) {
+            const int64_t low = std::min(std::min(first[0], first[1]), std::min(first[2], first[3]));
+            const int64_t start = std::min(low, right - columns.taps - LANES + 1);
+            if (start < left) return false;
+            for (int i = 0; i < 4; i++) {
+                if (first[i] - start >= LANES) return false;
+                picks[4 * part + i] = uint8_t(first[i] - start);
+            }
+            begin[part] = start - left;
+        }
+        for (int i = 0; i < LANES; i++) {
+            const float* from = columns.weights + (x + i) * columns.stride;
+            for (int64_t k = 0; k < columns.taps; k++) weights[k * LANES + i] = from[k];
+        }
+        return true;
+    }
+};
+
+template <int TAPS>
+ALWAYS_INLINE void pick_columns_of(const Windows& windows, int64_t taps, const uint8_t* row, int64_t step, int64_t count,
+                                   uint8_t* made, int64_t made_step) {
+    if (TAPS) taps = TAPS;
+    const Picker picks = picker(windows.picks);
+    const int64_t begin[4] = {windows.begin[0], windows.begin[1], windows.begin[2], windows.begin[3]};
+    Floats weights[Windows::MOST_TAPS];
+    for (int64_t k = 0; k < taps; k++) weights[k] = load(windows.weights + k * LANES);
+    for (int64_t y = 0; y < count; y++, row += step, made += made_step) {
+        Floats sum = pick(row, begin, picks) * weights[0];
+        for (int64_t k = 1; k < taps; k++) sum = sum + pick(row + k, begin, picks) * weights[k];
+        store_rounded(made, sum);
+    }
+}
+
+// What sum_columns() makes of `count` rows of a plane, with the same bits and without a transpose, where that can be.
+ALWAYS_INLINE bool pick_columns(const Plane& plane, int64_t top, int64_t count, const Weights& columns, int64_t width,
+                                uint8_t* made, int64_t step) {
+    constexpr int64_t STRIP = 128;  // rows: they stay in the first cache
+    if (!HAS_PICKER || columns.taps > Windows::MOST_TAPS) return false;
+    const uint8_t* row = plane.pixels + (top - plane.top) * plane.step;
+    for (int64_t y = 0; y < count; y += STRIP) {
+        const int64_t rows = std::min(STRIP, count - y);
+        for (int64_t x = 0; x < width; x += LANES) {
+            Windows windows;
+            if (!windows.set(columns, x, plane.left, plane.left + plane.width)) return false;
+            for_taps(columns.taps, [&](auto taps) {
+                pick_columns_of<taps>(windows, columns.taps, row + y * plane.step, plane.step, rows,
+                                      made + y * step + x, step);
+            });
+        }
+    }
+    return true;
 }
 
 // Where the rows of the image go.
@@ -283,6 +356,9 @@ ALWAYS_INLINE void all_passes(const Job& job, const Writer& writer) {
             continue;
         }
         const int64_t count = rows.end - rows.begin;
+        if (CHANNELS == 1 && pick_columns(plane, rows.begin, count, columns, job.width, job.between[p], job.step[p])) {
+            continue;
+        }
         for (int64_t y = 0; y < count; y += LANES) {
             for (int i = 0; i < LANES; i++) lines[i] = first + std::min(y + i, count - 1) * plane.step;
             sum_columns<CHANNELS>(lines, begin, bytes, columns, job.width, job.square,
@@ -305,9 +381,8 @@ ALWAYS_INLINE void all_passes(const Job& job, const Writer& writer) {
         return for_taps(job.rows[0].taps, [&](auto count) { write_summed<KIND, count, 1>(job, writer); });
     }
     if (KIND == Picture::YCC && !job.rows_first) {
-        return for_taps(job.rows[0].taps, [&](auto count) {
-            for_taps(job.rows[1].taps, [&](auto colours) { write_summed<KIND, count, colours>(job, writer); });
-        });
+        return for_taps(job.rows[0].taps, job.rows[1].taps,
+                        [&](auto count, auto colours) { write_summed<KIND, count, colours>(job, writer); });
     }
     for (int64_t y = 0; y < job.height; y++) {
         for (int p = 0; p < PLANES; p++) {
