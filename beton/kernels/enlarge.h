@@ -22,19 +22,23 @@ ALWAYS_INLINE void weigh_row(const uint8_t* line, const Weights& columns, int64_
     }
 }
 
-// The same for row `y` of plane `p`, into the ring. It is copied first: a vector reads beyond its end.
+// The same for row `y` of plane `p`, into the ring. It is copied first where a vector would read beyond the plane's end.
 template <int CHANNELS, bool CLAMP>
 ALWAYS_INLINE void add_row(const Job& job, int p, int64_t y) {
     const Plane& plane = job.planes[p];
     const Weights& columns = job.columns[p > 0];
     const uint8_t* row = plane.pixels + (y - plane.top) * plane.step + (columns.begin - plane.left) * CHANNELS;
+    const uint8_t* end = plane.pixels + (plane.height - 1) * plane.step + plane.width * CHANNELS;
     const int64_t bytes = bytes_of<CHANNELS>(columns), count = padded(job.width) * CHANNELS;
-    for (int64_t x = 0; x < bytes; x += LANES) {
-        const int64_t at = std::min(x, bytes - LANES);
-        *(Bytes*)(job.line + at) = *(const Bytes*)(row + at);
+    if (end - row < bytes + LANES) {
+        for (int64_t x = 0; x < bytes; x += LANES) {
+            const int64_t at = std::min(x, bytes - LANES);
+            *(Bytes*)(job.line + at) = *(const Bytes*)(row + at);
+        }
+        row = job.line;
     }
     float* made = job.ring[p] + y % FEW_TAPS * count;
-    for_taps(columns.taps, [&](auto taps) { weigh_row<CHANNELS, taps, CLAMP>(job.line, columns, count, made); });
+    for_taps(columns.taps, [&](auto taps) { weigh_row<CHANNELS, taps, CLAMP>(row, columns, count, made); });
 }
 
 // Rows of the ring, added up: 16 numbers of row `y` of the image.
