@@ -23,6 +23,16 @@ ALWAYS_INLINE void for_taps(int64_t taps, const Call& call) {
     }
 }
 
+// The same for pixels and for colours of half as many samples; where their taps go together otherwise, the latter are not
+// unrolled.
+template <class Call>
+ALWAYS_INLINE void for_taps(int64_t taps, int64_t of_colours, const Call& call) {
+    for_taps(taps, [&](auto count) {
+        constexpr int usual = count ? count / 2 + 2 : 0;
+        of_colours == usual ? call(count, Count<usual>()) : call(count, Count<0>());
+    });
+}
+
 // Sum over rows: one row of `bytes` bytes (a multiple of 16, or at least 16 and then the last vector overlaps).
 template <int TAPS>
 ALWAYS_INLINE Floats sum_of(const uint8_t* source, int64_t step, const float* weights, int64_t taps) {
@@ -48,17 +58,17 @@ ALWAYS_INLINE void sum_rows(const uint8_t* source, int64_t step, const float* we
 
 // The weighted columns of 16 pixels from x on, CHANNELS * 16 vectors, from the transposed rows.
 template <int CHANNELS, int TAPS>
-ALWAYS_INLINE void weigh_columns(const Weights& columns, int64_t x, const uint8_t* square, Bytes* made) {
+ALWAYS_INLINE void weigh_columns(const Weights& columns, int64_t x, const float* square, Bytes* made) {
     const int64_t taps = TAPS ? TAPS : columns.taps;
     for (int i = 0; i < LANES; i++) {
         const float* weights = columns.weights + (x + i) * columns.stride;
-        const uint8_t* from = square + (columns.first[x + i] - columns.begin) * CHANNELS * LANES;
+        const float* from = square + (columns.first[x + i] - columns.begin) * CHANNELS * LANES;
         Floats sums[CHANNELS];
-        for (int c = 0; c < CHANNELS; c++) sums[c] = load_bytes(from + c * LANES) * splat(weights[0]);
+        for (int c = 0; c < CHANNELS; c++) sums[c] = load(from + c * LANES) * splat(weights[0]);
         for (int64_t k = 1; k < taps; k++) {
             const Floats weight = splat(weights[k]);
             from += CHANNELS * LANES;
-            for (int c = 0; c < CHANNELS; c++) sums[c] = sums[c] + load_bytes(from + c * LANES) * weight;
+            for (int c = 0; c < CHANNELS; c++) sums[c] = sums[c] + load(from + c * LANES) * weight;
         }
         for (int c = 0; c < CHANNELS; c++) store_rounded((uint8_t*)&made[i * CHANNELS + c], sums[c]);
     }
@@ -68,13 +78,13 @@ ALWAYS_INLINE void weigh_columns(const Weights& columns, int64_t x, const uint8_
 // vector is 16 rows of one column, so that no sample must be gathered.
 template <int CHANNELS>
 ALWAYS_INLINE void sum_columns(const uint8_t* const* rows, int64_t begin, int64_t bytes, const Weights& columns,
-                        int64_t width, uint8_t* square, uint8_t* made, int64_t step) {
+                        int64_t width, float* square, uint8_t* made, int64_t step) {
     for (int64_t x = 0; x < bytes; x += LANES) {
         const int64_t at = std::min(x, bytes - LANES);
         Bytes tile[LANES];
         for (int i = 0; i < LANES; i++) tile[i] = *(const Bytes*)(rows[i] + begin + at);
         transpose(tile);
-        std::memcpy(square + at * LANES, tile, sizeof tile);
+        for (int i = 0; i < LANES; i++) store(square + (at + i) * LANES, floats_of(tile[i]));
     }
     for_taps(columns.taps, [&](auto count) {
         Bytes tiles[CHANNELS * LANES];
@@ -89,22 +99,75 @@ ALWAYS_INLINE void sum_columns(const uint8_t* const* rows, int64_t begin, int64_
     });
 }
 
-// 16 pixels of JPEG's YCbCr as three channels.
-ALWAYS_INLINE void to_rgb(Floats bright, Floats blue, Floats red, Bytes* rgb) {
+// 16 pixels of JPEG's YCbCr as three channels, to be rounded.
+ALWAYS_INLINE void to_rgb(Floats bright, Floats blue, Floats red, Floats* rgb) {
     blue = blue + splat(-128), red = red + splat(-128);
-    store_rounded((uint8_t*)&rgb[0], bright + red * splat(1.402f));
-    store_rounded((uint8_t*)&rgb[1], bright + blue * splat(-0.344136f) + red * splat(-0.714136f));
-    store_rounded((uint8_t*)&rgb[2], bright + blue * splat(1.772f));
+    rgb[0] = bright + red * splat(1.402f);
+    rgb[1] = bright + blue * splat(-0.344136f) + red * splat(-0.714136f);
+    rgb[2] = bright + blue * splat(1.772f);
 }
 
-// 16 pixels of one row from x on, from the planes' rows, as three channels.
-template <Picture::Kind KIND>
-ALWAYS_INLINE void channels(const uint8_t* const* row, int64_t x, Bytes* rgb) {
-    if (KIND == Picture::GRAY) {
-        rgb[0] = rgb[1] = rgb[2] = *(const Bytes*)(row[0] + x);
-    } else {
-        to_rgb(load_bytes(row[0] + x), load_bytes(row[1] + x), load_bytes(row[2] + x), rgb);
+// How 16 columns are made of a plane's row.
+struct Windows {
+    static constexpr int64_t MOST_TAPS = 8;
+    int64_t begin[4];  // of four columns each, from the row's first sample on
+    uint8_t picks[LANES];
+    float weights[MOST_TAPS * LANES];
+
+    // False where four columns look further than 16 samples, or the row is too short to be read so
+    bool set(const Weights& columns, int64_t x, int64_t left, int64_t right) {
+        const int32_t* first = columns.first + x;
+        for (int part = 0; part < 4; part++, first += 4) {
+            const int64_t low = std::min(std::min(first[0], first[1]), std::min(first[2], first[3]));
+            const int64_t start = std::min(low, right - columns.taps - LANES + 1);
+            if (start < left) return false;
+            for (int i = 0; i < 4; i++) {
+                if (first[i] - start >= LANES) return false;
+                picks[4 * part + i] = uint8_t(first[i] - start);
+            }
+            begin[part] = start - left;
+        }
+        for (int i = 0; i < LANES; i++) {
+            const float* from = columns.weights + (x + i) * columns.stride;
+            for (int64_t k = 0; k < columns.taps; k++) weights[k * LANES + i] = from[k];
+        }
+        return true;
     }
+};
+
+template <int TAPS>
+ALWAYS_INLINE void pick_columns_of(const Windows& windows, int64_t taps, const uint8_t* row, int64_t step, int64_t count,
+                                   uint8_t* made, int64_t made_step) {
+    if (TAPS) taps = TAPS;
+    const Picker picks = picker(windows.picks);
+    const int64_t begin[4] = {windows.begin[0], windows.begin[1], windows.begin[2], windows.begin[3]};
+    Floats weights[Windows::MOST_TAPS];
+    for (int64_t k = 0; k < taps; k++) weights[k] = load(windows.weights + k * LANES);
+    for (int64_t y = 0; y < count; y++, row += step, made += made_step) {
+        Floats sum = pick(row, begin, picks) * weights[0];
+        for (int64_t k = 1; k < taps; k++) sum = sum + pick(row + k, begin, picks) * weights[k];
+        store_rounded(made, sum);
+    }
+}
+
+// What sum_columns() makes of `count` rows of a plane, with the same bits and without a transpose, where that can be.
+ALWAYS_INLINE bool pick_columns(const Plane& plane, int64_t top, int64_t count, const Weights& columns, int64_t width,
+                                uint8_t* made, int64_t step) {
+    constexpr int64_t STRIP = 128;  // rows: they stay in the first cache
+    if (!HAS_PICKER || columns.taps > Windows::MOST_TAPS) return false;
+    const uint8_t* row = plane.pixels + (top - plane.top) * plane.step;
+    for (int64_t y = 0; y < count; y += STRIP) {
+        const int64_t rows = std::min(STRIP, count - y);
+        for (int64_t x = 0; x < width; x += LANES) {
+            Windows windows;
+            if (!windows.set(columns, x, plane.left, plane.left + plane.width)) return false;
+            for_taps(columns.taps, [&](auto taps) {
+                pick_columns_of<taps>(windows, columns.taps, row + y * plane.step, plane.step, rows,
+                                      made + y * step + x, step);
+            });
+        }
+    }
+    return true;
 }
 
 // Where the rows of the image go.
@@ -162,17 +225,42 @@ struct Writer {
         }
     }
 
+    // The same of planes: brightness, and colours or none. Numbers are never bytes on their way
+    template <Picture::Kind KIND>
+    ALWAYS_INLINE void put_planes(int64_t y, int64_t x, const Floats* planes) const {
+        Floats rgb[3];
+        if (KIND == Picture::YCC) {
+            to_rgb(planes[0], planes[1], planes[2], rgb);
+        } else {
+            rgb[0] = rgb[1] = rgb[2] = planes[0];
+        }
+        if (target.numbers && x + LANES <= width) {
+            Floats made[3];
+            for (int c = 0; c < 3 && KIND == Picture::YCC; c++) rgb[c] = rounded<true>(rgb[c]);
+            interleave(rgb, made);
+            float* to = target.numbers + 3 * (y * target.row + x);
+            for (int i = 0; i < 3; i++) store_numbers(to + i * LANES, made[i] * load(scale[i]) + load(shift[i]));
+        } else {
+            Bytes bytes[3], made[3];
+            for (int c = 0; c < 3; c++) store_rounded((uint8_t*)&bytes[c], rgb[c]);
+            interleave(bytes, made);
+            put_pixels(y, x, made);
+        }
+    }
+
+    // Row `y`, from bytes of RGB or of planes
     template <Picture::Kind KIND>
     ALWAYS_INLINE void write(int64_t y, const uint8_t* const* row) const {
         for (int64_t x = 0; x < width; x += LANES) {
-            Bytes rgb[3], out[3];
             if (KIND == Picture::RGB) {
-                for (int i = 0; i < 3; i++) out[i] = *(const Bytes*)(row[0] + 3 * x + i * LANES);
+                Bytes pixels[3];
+                for (int i = 0; i < 3; i++) pixels[i] = *(const Bytes*)(row[0] + 3 * x + i * LANES);
+                put_pixels(y, x, pixels);
             } else {
-                channels<KIND>(row, x, rgb);
-                interleave(rgb, out);
+                Floats planes[3];
+                for (int p = 0; p < (KIND == Picture::YCC ? 3 : 1); p++) planes[p] = load_bytes(row[p] + x);
+                put_planes<KIND>(y, x, planes);
             }
-            put_pixels(y, x, out);
         }
     }
 };
@@ -210,11 +298,11 @@ ALWAYS_INLINE void copy(const Job& job, const Writer& writer) {
         if (job.width % LANES) row = (uint8_t*)std::memcpy(copied, row, size_t(3 * job.width));
         const uint8_t* made = row;
         if (job.mirror) {
-            uint8_t* to = job.square;
+            uint8_t* to = (uint8_t*)job.square;
             for (int64_t x = job.width - LANES; x > -LANES; x -= LANES, to += 3 * LANES) {
                 mirror((const Bytes*)(row + 3 * x), (Bytes*)to);
             }
-            made = job.square;
+            made = (uint8_t*)job.square;
         }
         writer.write<Picture::RGB>(y, &made);
     }
@@ -224,6 +312,29 @@ ALWAYS_INLINE void copy(const Job& job, const Writer& writer) {
 template <int CHANNELS>
 ALWAYS_INLINE int64_t bytes_of(const Weights& columns) {
     return std::max<int64_t>(LANES, (columns.end - columns.begin) * CHANNELS);
+}
+
+// The image of planes whose columns are weighed: rows are summed up, rounded as bytes would be, and written.
+template <Picture::Kind KIND, int TAPS, int COLOUR_TAPS>
+ALWAYS_INLINE void write_summed(const Job& job, const Writer& writer) {
+    constexpr int PLANES = KIND == Picture::YCC ? 3 : 1;
+    for (int64_t y = 0; y < job.height; y++) {
+        const uint8_t* from[PLANES];
+        const float* weights[PLANES];
+        for (int p = 0; p < PLANES; p++) {
+            const Weights& rows = job.rows[p > 0];
+            from[p] = job.between[p] + (rows.first[y] - rows.begin) * job.step[p];
+            weights[p] = rows.weights + y * rows.stride;
+        }
+        for (int64_t x = 0; x < job.width; x += LANES) {
+            Floats planes[PLANES];
+            planes[0] = rounded<true>(sum_of<TAPS>(from[0] + x, job.step[0], weights[0], job.rows[0].taps));
+            for (int p = 1; p < PLANES; p++) {
+                planes[p] = rounded<true>(sum_of<COLOUR_TAPS>(from[p] + x, job.step[p], weights[p], job.rows[1].taps));
+            }
+            writer.put_planes<KIND>(y, x, planes);
+        }
+    }
 }
 
 template <Picture::Kind KIND>
@@ -245,6 +356,9 @@ ALWAYS_INLINE void all_passes(const Job& job, const Writer& writer) {
             continue;
         }
         const int64_t count = rows.end - rows.begin;
+        if (CHANNELS == 1 && pick_columns(plane, rows.begin, count, columns, job.width, job.between[p], job.step[p])) {
+            continue;
+        }
         for (int64_t y = 0; y < count; y += LANES) {
             for (int i = 0; i < LANES; i++) lines[i] = first + std::min(y + i, count - 1) * plane.step;
             sum_columns<CHANNELS>(lines, begin, bytes, columns, job.width, job.square,
@@ -262,6 +376,13 @@ ALWAYS_INLINE void all_passes(const Job& job, const Writer& writer) {
             }
         });
         return;
+    }
+    if (KIND == Picture::GRAY && !job.rows_first) {
+        return for_taps(job.rows[0].taps, [&](auto count) { write_summed<KIND, count, 1>(job, writer); });
+    }
+    if (KIND == Picture::YCC && !job.rows_first) {
+        return for_taps(job.rows[0].taps, job.rows[1].taps,
+                        [&](auto count, auto colours) { write_summed<KIND, count, colours>(job, writer); });
     }
     for (int64_t y = 0; y < job.height; y++) {
         for (int p = 0; p < PLANES; p++) {

@@ -43,10 +43,11 @@ void lay_out(Job& job, const Picture& picture, int planes, int channels, Scratch
         widest = std::max(widest, padded(bytes));
         total += narrow[p] + between[p] + last[p];
     }
+    const int64_t square = LANES * int64_t(sizeof(float));  // for each byte of a row
     const int64_t ring = FEW_TAPS * padded(job.width) * channels * int64_t(sizeof(float)), line = widest + 2 * LANES;
-    grow(scratch.bytes[3], total + widest * LANES + planes * ring + line);
+    grow(scratch.bytes[3], total + widest * square + planes * ring + line);
     uint8_t* at = scratch.bytes[3].data();
-    job.square = at, at += widest * LANES;
+    job.square = (float*)at, at += widest * square;
     job.line = at, at += line;
     for (int p = 0; p < planes; p++) job.ring[p] = (float*)at, at += ring;
     for (int p = 0; p < planes; p++) {
@@ -95,7 +96,7 @@ void copy(const Picture& picture, const Crop& crop, const Target& target, Scratc
     plane.pixels += (crop.box.top + crop.top - plane.top) * plane.step + 3 * (crop.box.left + crop.left - plane.left);
     const int64_t bytes = 3 * padded(crop.width);
     grow(scratch.bytes[3], 2 * bytes + 6 * LANES);
-    job.square = scratch.bytes[3].data(), job.last[0] = job.square + bytes;
+    job.square = (float*)scratch.bytes[3].data(), job.last[0] = scratch.bytes[3].data() + bytes;
     passes()(job, target);
 }
 
@@ -116,9 +117,9 @@ void resize(const Picture& picture, const Crop& crop, const Target& target, Scra
         const Plane& plane = picture.planes[p];
         const bool triangle = plane.full_width > 2 || plane.wide == 1;  // libjpeg repeats where there are but two
         make_weights({axes[0], plane.tall, triangle && plane.tall == 2, plane.full_height, padded(crop.height), 0},
-                     scratch, 2 * p, job.rows[p]);
+                     job.rows[0], scratch, 2 * p, job.rows[p]);
         make_weights({axes[1], plane.wide, triangle && plane.wide == 2, plane.full_width, padded(crop.width), channels},
-                     scratch, 2 * p + 1, job.columns[p]);
+                     job.columns[0], scratch, 2 * p + 1, job.columns[p]);
     }
     // Pillow 13 begins with the rows where that leaves much less to do
     const int64_t fewer_rows = int64_t(axes[0].length) - crop.rows;

@@ -51,8 +51,8 @@ struct Question {
     }
 };
 
-// Answers in memory of the scratch, at one of four places.
-void make_weights(const Question& asked, Scratch& scratch, int place, Weights& made);
+// Answers in memory of the scratch, at one of four places. `pixels`: the answer for a factor of 1, if another one is asked.
+void make_weights(const Question& asked, const Weights& pixels, Scratch& scratch, int place, Weights& made);
 
 constexpr int64_t FEW_TAPS = 4;  // rows, and taps, for which there is room
 
@@ -66,7 +66,7 @@ struct Job {
     uint8_t* between[3];          // what the first pass makes: `step` bytes a row
     int64_t step[3];
     uint8_t* last[3];             // what the second pass makes: one row; or 16, when it is that over columns
-    uint8_t* square;              // 16 rows of a plane, transposed
+    float* square;                // 16 rows of a plane, transposed, as numbers
     bool copy, mirror;            // nothing is resized: planes[0] is the image, perhaps to be mirrored
     bool enlarge, clamp;          // columns[...].starts are there; sums may be less than 0 or more than 255
     float* ring[3];               // enlarge: the last FEW_TAPS rows of each plane, with their columns weighed

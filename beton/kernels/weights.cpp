@@ -64,19 +64,23 @@ ALWAYS_INLINE int64_t pixel_weights(const Axis& axis, double scale, double reach
 // Weights of pixels -> weights of samples that cover `factor` pixels each. Changes `first`, returns the number.
 ALWAYS_INLINE int64_t sample_weights(int factor, bool triangle, int64_t samples, int64_t& first, const float* of_pixels,
                               int64_t count, float* of_samples) {
-    const int64_t last = samples - 1;
-    const int64_t begin = std::max<int64_t>(0, std::min(first / factor, last) - 1);
-    const int64_t end = std::min(last, (first + count - 1) / factor + 1) + 1;
+    const int64_t last = samples - 1, stop = first + count;
+    if (!triangle) {
+        const int64_t begin = std::min(first / factor, last), end = std::min((stop - 1) / factor, last) + 1;
+        for (int64_t k = 0; k < end - begin; k++) of_samples[k] = 0;
+        for (int64_t at = first; at < stop; at++) of_samples[std::min(at / factor, last) - begin] += *of_pixels++;
+        first = begin;
+        return end - begin;
+    }
+    // libjpeg: a pixel is 3/4 of its own sample and 1/4 of the nearer neighbour, which comes before it where it is even
+    const int64_t begin = std::min(std::max<int64_t>((first - 1) >> 1, 0), last);
+    const int64_t end = std::min(stop / 2, last) + 1;
     for (int64_t k = 0; k < end - begin; k++) of_samples[k] = 0;
-    for (int64_t k = 0; k < count; k++) {
-        const int64_t own = std::min((first + k) / factor, last);
-        float weight = of_pixels[k];
-        if (triangle) {  // libjpeg: a pixel is 3/4 of its own sample and 1/4 of the nearer neighbour
-            const int64_t other = std::min(std::max<int64_t>(own + ((first + k) % 2 ? 1 : -1), 0), last);
-            of_samples[other - begin] += weight * 0.25f;
-            weight *= 0.75f;
-        }
-        of_samples[own - begin] += weight;
+    for (int64_t at = first; at < stop; at++) {
+        const int64_t own = std::min(at / 2, last), other = std::min(std::max<int64_t>(own - 1 + 2 * (at & 1), 0), last);
+        const float weight = *of_pixels++;
+        of_samples[other - begin] += weight * 0.25f;
+        of_samples[own - begin] += weight * 0.75f;
     }
     first = begin;
     return end - begin;
@@ -129,44 +133,76 @@ void area_weights(const Axis& axis, int64_t prepared, WeightSpace& space,
     }
 }
 
-// Those of any filter, and of channels that have fewer samples.
-FOR_EACH_CPU
-void any_weights(const Question& asked, WeightSpace& space, Weights& made) {
-    const Axis& axis = asked.axis;
-    const int factor = asked.factor;
-    const int64_t prepared = asked.prepared;
-    const double scale = axis.length / axis.size, reach = reach_of(axis);
-    const int64_t most = int64_t(2 * reach) + 4;
-    made.stride = std::max<int64_t>(most, most / factor + 5);
-    grow(space.numbers, 2 * prepared);
-    grow(space.floats, prepared * made.stride + most);
-    made.first = space.numbers.data(), made.weights = space.floats.data();
-    int32_t* counts = made.first + prepared;
-    float* of_pixels = made.weights + prepared * made.stride;
-    made.begin = asked.samples, made.end = 0, made.taps = 1;
+// Gives every pixel `taps` weights, of samples that exist: so far it has counts[i], which end within the samples.
+ALWAYS_INLINE void even_out(int64_t prepared, const int32_t* counts, Weights& made) {
     for (int64_t i = 0; i < prepared; i++) {
         float* weights = made.weights + i * made.stride;
-        const int64_t at = shown(axis, std::min(i, axis.count - 1));
-        int64_t first, count;
-        if (factor == 1) {
-            count = pixel_weights(axis, scale, reach, at, first, weights);
-        } else {
-            count = pixel_weights(axis, scale, reach, at, first, of_pixels);
-            count = sample_weights(factor, asked.triangle, asked.samples, first, of_pixels, count, weights);
-        }
-        made.first[i] = int32_t(first), counts[i] = int32_t(count);
-        made.begin = std::min(made.begin, first), made.end = std::max(made.end, first + count);
-        made.taps = std::max(made.taps, count);
-    }
-    for (int64_t i = 0; i < prepared; i++) {  // every pixel has `taps` weights, of samples that exist
-        float* weights = made.weights + i * made.stride;
-        if (counts[i] == made.taps) continue;  // they end within the samples, as they are
+        if (counts[i] == made.taps) continue;
         const int64_t back = std::max<int64_t>(0, made.first[i] + made.taps - made.end);
         made.first[i] -= int32_t(back);
         for (int64_t k = made.taps - 1; k >= 0; k--) {
             weights[k] = k >= back && k - back < counts[i] ? weights[k - back] : 0.0f;
         }
     }
+}
+
+// Those of any filter.
+FOR_EACH_CPU
+void any_weights(const Question& asked, WeightSpace& space, Weights& made) {
+    const Axis& axis = asked.axis;
+    const int64_t prepared = asked.prepared;
+    const double scale = axis.length / axis.size, reach = reach_of(axis);
+    made.stride = int64_t(2 * reach) + 4;
+    grow(space.numbers, 2 * prepared);
+    grow(space.floats, prepared * made.stride);
+    made.first = space.numbers.data(), made.weights = space.floats.data();
+    int32_t* counts = made.first + prepared;
+    made.begin = asked.samples, made.end = 0, made.taps = 1;
+    for (int64_t i = 0; i < prepared; i++) {
+        const int64_t at = shown(axis, std::min(i, axis.count - 1));
+        int64_t first;
+        const int64_t count = pixel_weights(axis, scale, reach, at, first, made.weights + i * made.stride);
+        made.first[i] = int32_t(first), counts[i] = int32_t(count);
+        made.begin = std::min(made.begin, first), made.end = std::max(made.end, first + count);
+        made.taps = std::max(made.taps, count);
+    }
+    even_out(prepared, counts, made);
+}
+
+// Those of a channel that has fewer samples than the photo has pixels, from the pixels' own.
+FOR_EACH_CPU
+void weights_of_samples(const Question& asked, const Weights& pixels, WeightSpace& space, Weights& made) {
+    constexpr int64_t FEW = 16, ROOM = 4;
+    const int64_t prepared = asked.prepared, taps = pixels.taps;
+    made.stride = taps / asked.factor + 4;
+    grow(space.numbers, 2 * prepared);
+    grow(space.floats, prepared * made.stride);
+    made.first = space.numbers.data(), made.weights = space.floats.data();
+    int32_t* counts = made.first + prepared;
+    made.begin = asked.samples, made.end = 0, made.taps = 1;
+    float near[ROOM + FEW + ROOM] = {};
+    for (int64_t i = 0; i < prepared; i++) {
+        const float* of_pixels = pixels.weights + i * pixels.stride;
+        float* weights = made.weights + i * made.stride;
+        int64_t first = pixels.first[i], count;
+        if (asked.triangle && taps <= FEW && first > 0 && (first + taps) / 2 < asked.samples) {
+            // Away from the edges, the same sums sample by sample
+            for (int64_t k = 0; k < taps; k++) near[ROOM + k] = of_pixels[k];
+            const int64_t begin = (first - 1) / 2;
+            count = (first + taps) / 2 + 1 - begin;
+            const float* from = near + ROOM + 2 * begin - first;
+            for (int64_t k = 0; k < count; k++, from += 2) {
+                weights[k] = from[-1] * 0.25f + from[0] * 0.75f + from[1] * 0.75f + from[2] * 0.25f;
+            }
+            first = begin;
+        } else {
+            count = sample_weights(asked.factor, asked.triangle, asked.samples, first, of_pixels, taps, weights);
+        }
+        made.first[i] = int32_t(first), counts[i] = int32_t(count);
+        made.begin = std::min(made.begin, first), made.end = std::max(made.end, first + count);
+        made.taps = std::max(made.taps, count);
+    }
+    even_out(prepared, counts, made);
 }
 
 // Sets `starts`, `picks` and `of_picks`, where they can be.
@@ -196,8 +232,11 @@ void set_picks(const Question& asked, WeightSpace& space, Weights& made) {
     made.starts = space.starts.data(), made.picks = space.picks.data(), made.of_picks = space.of_picks.data();
 }
 
-void work_out(const Question& asked, WeightSpace& space, std::vector<double>& doubles, Weights& made) {
-    if (asked.factor == 1 && asked.axis.filter == AREA) {
+void work_out(const Question& asked, const Weights& pixels, WeightSpace& space, std::vector<double>& doubles,
+              Weights& made) {
+    if (asked.factor > 1) {
+        weights_of_samples(asked, pixels, space, made);
+    } else if (asked.axis.filter == AREA) {
         area_weights(asked.axis, asked.prepared, space, doubles, made);
     } else {
         any_weights(asked, space, made);
@@ -215,11 +254,11 @@ struct Kept : KeptWeights {
 }  // namespace
 
 // A small photo has few boxes, so that theirs are kept: for 32 x 32 pixels, working them out took a seventh of the time.
-void make_weights(const Question& asked, Scratch& scratch, int place, Weights& made) {
+void make_weights(const Question& asked, const Weights& pixels, Scratch& scratch, int place, Weights& made) {
     constexpr int64_t SMALL = 64;
     const int64_t start = int64_t(asked.axis.start), length = int64_t(asked.axis.length);
     if (asked.axis.pixels > SMALL || start < 0 || start >= SMALL || length < 1 || length > SMALL) {
-        return work_out(asked, scratch.weights[place], scratch.doubles, made);
+        return work_out(asked, pixels, scratch.weights[place], scratch.doubles, made);
     }
     auto& all = scratch.kept[place];
     if (all.empty()) all.resize(2 * SMALL * SMALL);
@@ -228,7 +267,7 @@ void make_weights(const Question& asked, Scratch& scratch, int place, Weights& m
     Kept& kept = static_cast<Kept&>(*own);
     if (!(kept.asked == asked)) {
         kept.asked = asked;
-        work_out(asked, kept.space, scratch.doubles, kept.made);
+        work_out(asked, pixels, kept.space, scratch.doubles, kept.made);
     }
     made = kept.made;
 }
