@@ -54,7 +54,8 @@ ALWAYS_INLINE Floats floats_of(const Bytes& bytes) { return floats_of((__m128i)b
 constexpr bool HAS_PICKER = true;
 typedef __m512i Picker;
 ALWAYS_INLINE Picker picker(const uint8_t* picks) {
-    const __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i*)picks));
+    // Masked, since GCC 12 takes the other one for an oversight
+    const __m512i wide = _mm512_maskz_cvtepu8_epi32(0xFFFF, _mm_loadu_si128((const __m128i*)picks));
     return _mm512_or_si512(wide, _mm512_set1_epi32(int(0x80808000)));
 }
 ALWAYS_INLINE Floats pick(const uint8_t* row, const int64_t* windows, Picker picker) {
