@@ -24,9 +24,10 @@ ALWAYS_INLINE void for_taps(int64_t taps, const Call& call) {
 }
 
 // The same for pixels and for colours of half as many samples; where their taps go together otherwise, the latter are not
-// unrolled.
+// unrolled. Nothing is where vectors are emulated: it would take a minute to compile.
 template <class Call>
 ALWAYS_INLINE void for_taps(int64_t taps, int64_t of_colours, const Call& call) {
+    if constexpr (!HAS_PICKER) return call(Count<0>(), Count<0>());
     for_taps(taps, [&](auto count) {
         constexpr int usual = count ? count / 2 + 2 : 0;
         of_colours == usual ? call(count, Count<usual>()) : call(count, Count<0>());
