@@ -33,5 +33,5 @@ def test_every_script_and_configuration_it_names_is_there():
     names = {path.name for folder in CODE for path in (ROOT / folder).rglob("*")} | {
         path.name for path in ROOT.iterdir()
     }
-    for name in set(re.findall(r"(?:\./)?((?:rn_configs/|pipelines/|runtime/)?[a-z_0-9]+\.(?:py|sh|yaml))", text)):
+    for name in set(re.findall(r"(?:\./)?((?:rn_configs/|pipelines/|runtime/)?[a-z_0-9]+\.(?:py|sh|yaml)\b)", text)):
         assert (ROOT / name).exists() or name in names, name
