@@ -100,6 +100,7 @@ def row(side: int, figures: dict) -> dict:
     # cpu(batch) = batch / size + image
     of_batch = (few - many) / (1 / _BATCHES[0] - 1 / _BATCHES[1])
     return {
+        "what": f"crops of {side} px",
         "side": side,
         "batch_size": _BATCHES[1],
         "images_per_second": spread([f["images_per_second"] for f in figures[side, _BATCHES[1]]]),

@@ -71,6 +71,8 @@ _SHORT = {
 }
 _SHORT |= {
     "cpu_ms_per_image": "CPU ms/image",
+    "cpu_us_per_image": "CPU us/image",
+    "cpu_us_per_batch": "CPU us/batch",
     "share_resident": "of the file in memory",
     "pages_read": "reads of a page",
 }
