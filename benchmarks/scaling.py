@@ -30,9 +30,9 @@ from runtime.profiling.plots import number
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 # Photos to train with: ILSVRC 2012; the whole of ImageNet as of 2011 (21,841 classes)
 DATA_SETS = {"ImageNet-1k": 1_281_167, "ImageNet-21k": 14_197_122}
-# Name, its name in gpu_rates.json, the augmentation of its recipe
 # GB of ImageNet-1k at 512 px as FFCV writes it, JPEGs of quality 90: https://docs.ffcv.io/benchmarks.html
 FFCV_GB = {"raw": 616.18, "jpg": 65.47}
+# Name, its name in gpu_rates.json, the augmentation of its recipe
 MODELS = [
     ("ResNet-50", "resnet50", "crop and flip"),
     ("LeViT-128S", "levit_128s", "RandAugment"),

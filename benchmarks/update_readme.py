@@ -66,17 +66,15 @@ def matrix_table(rows: list[dict]) -> str:
 
 _SHORT = {
     "images_per_second": "images/s",
-    "seconds_to_first_batch": "first batch s",
     "first_batch_seconds": "first batch s",
-}
-_SHORT |= {
+    "seconds_to_first_batch": "first batch s",
     "cpu_ms_per_image": "CPU ms/image",
     "cpu_us_per_image": "CPU us/image",
     "cpu_us_per_batch": "CPU us/batch",
     "share_resident": "of the file in memory",
     "pages_read": "reads of a page",
+    "speed_of_random": "of the speed of random order",
 }
-_SHORT |= {"speed_of_random": "of the speed of random order"}
 
 
 def figures_table(rows: list[dict]) -> str:

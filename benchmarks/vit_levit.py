@@ -107,7 +107,8 @@ def call(command: list[str], more: dict) -> None:
     """Run one of the scripts with its output on this terminal; raises UserError when it fails."""
     done = subprocess.run(command, env={**os.environ, **more}, cwd=ROOT)
     if done.returncode:
-        raise UserError(f"{Path(command[0 if 'write' in command[0] else 1]).name} failed", "its message is above")
+        script = next(Path(word).name for word in command if word.endswith((".py", ".sh")))
+        raise UserError(f"{script} failed", "its message is above")
 
 
 if __name__ == "__main__":

@@ -14,13 +14,13 @@ from beton.loading.cache import Cache, Pages, Schedule, check_memory
 from beton.loading.columns import Columns
 from beton.loading.damage import RAISE, SKIP, SUBSTITUTE, no_substitute, read_substitute
 from beton.loading.position import Positioned
-from beton.loading.work import Batch, Rest, Threads
+from beton.loading.work import Batch, Rest, Threads, Workers
 
 _LOOK = 0.2  # seconds between looks whether an epoch was left
 
 
 class Reading(Positioned):
-    """Reads what Loader.open() (loader.py) has opened and planned: `_mapped`, `_columns`, `_pages`.
+    """Reads what Loader.open() (loader.py) has opened and planned: `_mapped`, `_columns`, `_workers`, `_pages`.
 
     A thread takes `_chunk` samples at a time. `_caches`: the memory for the file is task.cache_gb, and what has been
     read is let go of.
@@ -28,6 +28,7 @@ class Reading(Positioned):
 
     _mapped: MappedFile
     _columns: Columns
+    _workers: Workers
     _pages: Pages | None
     _chunk: int
     _caches = False
