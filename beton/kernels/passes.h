@@ -57,19 +57,28 @@ ALWAYS_INLINE void sum_rows(const uint8_t* source, int64_t step, const float* we
     for_taps(taps, [&](auto count) { sum_rows_of<count>(source, step, weights, taps, bytes, made); });
 }
 
+// As what transposed rows are kept: numbers, but for RGB's, which would not fit into the fastest cache.
+template <int CHANNELS>
+using Kept = std::conditional_t<CHANNELS == 3, uint8_t, float>;
+
+ALWAYS_INLINE void keep(float* to, Bytes bytes) { store(to, floats_of(bytes)); }
+ALWAYS_INLINE void keep(uint8_t* to, Bytes bytes) { *(Bytes*)to = bytes; }
+ALWAYS_INLINE Floats kept(const float* from) { return load(from); }
+ALWAYS_INLINE Floats kept(const uint8_t* from) { return load_bytes(from); }
+
 // The weighted columns of 16 pixels from x on, CHANNELS * 16 vectors, from the transposed rows.
 template <int CHANNELS, int TAPS>
-ALWAYS_INLINE void weigh_columns(const Weights& columns, int64_t x, const float* square, Bytes* made) {
+ALWAYS_INLINE void weigh_columns(const Weights& columns, int64_t x, const Kept<CHANNELS>* square, Bytes* made) {
     const int64_t taps = TAPS ? TAPS : columns.taps;
     for (int i = 0; i < LANES; i++) {
         const float* weights = columns.weights + (x + i) * columns.stride;
-        const float* from = square + (columns.first[x + i] - columns.begin) * CHANNELS * LANES;
+        const Kept<CHANNELS>* from = square + (columns.first[x + i] - columns.begin) * CHANNELS * LANES;
         Floats sums[CHANNELS];
-        for (int c = 0; c < CHANNELS; c++) sums[c] = load(from + c * LANES) * splat(weights[0]);
+        for (int c = 0; c < CHANNELS; c++) sums[c] = kept(from + c * LANES) * splat(weights[0]);
         for (int64_t k = 1; k < taps; k++) {
             const Floats weight = splat(weights[k]);
             from += CHANNELS * LANES;
-            for (int c = 0; c < CHANNELS; c++) sums[c] = sums[c] + load(from + c * LANES) * weight;
+            for (int c = 0; c < CHANNELS; c++) sums[c] = sums[c] + kept(from + c * LANES) * weight;
         }
         for (int c = 0; c < CHANNELS; c++) store_rounded((uint8_t*)&made[i * CHANNELS + c], sums[c]);
     }
@@ -79,13 +88,14 @@ ALWAYS_INLINE void weigh_columns(const Weights& columns, int64_t x, const float*
 // vector is 16 rows of one column, so that no sample must be gathered.
 template <int CHANNELS>
 ALWAYS_INLINE void sum_columns(const uint8_t* const* rows, int64_t begin, int64_t bytes, const Weights& columns,
-                        int64_t width, float* square, uint8_t* made, int64_t step) {
+                               int64_t width, float* memory, uint8_t* made, int64_t step) {
+    Kept<CHANNELS>* square = (Kept<CHANNELS>*)memory;
     for (int64_t x = 0; x < bytes; x += LANES) {
         const int64_t at = std::min(x, bytes - LANES);
         Bytes tile[LANES];
         for (int i = 0; i < LANES; i++) tile[i] = *(const Bytes*)(rows[i] + begin + at);
         transpose(tile);
-        for (int i = 0; i < LANES; i++) store(square + (at + i) * LANES, floats_of(tile[i]));
+        for (int i = 0; i < LANES; i++) keep(square + (at + i) * LANES, tile[i]);
     }
     for_taps(columns.taps, [&](auto count) {
         Bytes tiles[CHANNELS * LANES];
