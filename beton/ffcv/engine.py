@@ -99,17 +99,14 @@ class Engine(Loader):
         place, samples, keys = rest.take(count)
         if not self.task.in_memory:
             self._mapped.prefetch(samples)
-        chunks = [slice(at, min(at + self._chunk, len(samples))) for at in range(0, len(samples), self._chunk)]
-        number = place.start // self.task.batch_size
-        batch = _Made(place, samples, buffers, [], rest, self._epoch, number, len(chunks))
-        batch.futures += [
-            threads.submit(self._fill_part, batch, samples[c], keys[c], [b[c] for b in buffers]) for c in chunks
-        ]
+        number, pieces = place.start // self.task.batch_size, -(-len(samples) // self._chunk)
+        batch = _Made(place, samples, buffers, None, rest, self._epoch, number, pieces)
+        batch.chunks = threads.submit(self._fill_part, self._pieces(batch, samples, keys, buffers))
         return batch
 
-    def _fill_part(self, workers: list, batch: _Made, samples: np.ndarray, keys: np.ndarray, targets: list) -> list:
+    def _fill_part(self, workers: list, batch: _Made, *piece: Any) -> list:
         """Fill a chunk; the thread that fills the last one of a batch runs the operations on the whole."""
-        damaged = self._fill(workers, batch.rest, samples, keys, targets)
+        damaged = self._fill(workers, batch.rest, *piece)
         with self._lock:
             batch.left -= 1
             last = batch.left == 0

@@ -42,29 +42,35 @@ class MappedFile:
         start = int(column.addresses[sample])
         return self.bytes[start : start + int(column.sizes[sample])]
 
-    def check(self, samples: np.ndarray) -> None:
-        """To be called before samples (int64) are read. Raises IndexError for one that the file has not, DamagedSample
-        for one whose checksum differs, UserError when the file was truncated since it was opened. Waits for what is
-        still on its way.
-        """
-        if self.bytes is None:
-            raise RuntimeError(f"{self.path} is closed")
+    def check_numbers(self, samples: np.ndarray) -> None:
+        """Raise IndexError for one of `samples` (int64) that the file has not."""
         wrong = samples[(samples < 0) | (samples >= len(self._file))]
         if len(wrong):
             raise IndexError(f"sample {wrong[0]} of {self.path} is out of range; it has {len(self._file)} samples")
+
+    def check(self, samples: np.ndarray) -> None:
+        """To be called before samples (int64) are read. Raises DamagedSample for one whose checksum differs. Waits for
+        what is still on its way.
+        """
+        if self.bytes is None:
+            raise RuntimeError(f"{self.path} is closed")
         if self.arrival is not None:
             self.arrival.wait(samples)
-        if self._stored and not self._map.is_whole(self._stored[0], samples):
-            raise self._truncated()
         if self._verify:
             for sample in samples.tolist():
                 self._compare(sample)
-        self.check_read()
 
     def check_read(self) -> None:
-        """To be called after samples were read, whatever came of it. Raises UserError where the file was truncated
-        meanwhile, or the disk failed: there were zeros in place of what was lost."""
+        """To be called after samples were read, whatever came of it. Raises UserError where a part of the file could
+        not be read: there were zeros in place of what was lost."""
         if self._guard.torn:
+            raise self._truncated()
+
+    def check_whole(self, samples: np.ndarray) -> None:
+        """To be called before what was read is used, and before it is called damaged. Raises UserError where the file
+        with these samples (int64) was truncated since it was opened: up to the end of a page of memory, what was there
+        reads as zeros without check_read() noticing."""
+        if self._stored and not self._map.is_whole(self._stored[0], samples):
             raise self._truncated()
 
     def _truncated(self) -> UserError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext
+from functools import partial
 
 import numpy as np
 
@@ -14,7 +15,7 @@ from beton.loading.cache import Cache, Pages, Schedule, check_memory
 from beton.loading.columns import Columns
 from beton.loading.damage import RAISE, SKIP, SUBSTITUTE, no_substitute, read_substitute
 from beton.loading.position import Positioned
-from beton.loading.work import Batch, Rest, Threads, Workers
+from beton.loading.work import Batch, Once, Rest, Threads, Workers
 
 _LOOK = 0.2  # seconds between looks whether an epoch was left
 
@@ -98,17 +99,22 @@ class Reading(Positioned):
             threads.cache.need(place.stop)
         elif not self.task.in_memory:
             self._mapped.prefetch(samples)
-        chunks = [slice(at, min(at + self._chunk, len(samples))) for at in range(0, len(samples), self._chunk)]
-        futures = [threads.submit(self._fill, rest, samples[c], keys[c], [b[c] for b in buffers]) for c in chunks]
-        return Batch(place, samples, buffers, futures)
+        return Batch(place, samples, buffers, threads.submit(self._fill, self._pieces(rest, samples, keys, buffers)))
+
+    def _pieces(self, about, samples: np.ndarray, keys: np.ndarray, buffers: list[np.ndarray]) -> list[tuple]:
+        """What threads take at a time: the arguments of _fill(), with `about` as the first."""
+        drawn = Once(partial(self._draw, samples, keys))
+        cuts = [slice(at, min(at + self._chunk, len(samples))) for at in range(0, len(samples), self._chunk)]
+        return [(about, samples[cut], keys[cut], [buffer[cut] for buffer in buffers], drawn, cut) for cut in cuts]
 
     def _wait(self, batch: Batch) -> list[int]:
         """Rows that hold damaged samples (or did before a substitute); an exception of a thread is raised here."""
         rows = []
-        for start, future in zip(range(0, len(batch.samples), self._chunk), batch.futures, strict=True):
-            for row, error in future.result():
+        for start, damaged in zip(range(0, len(batch.samples), self._chunk), batch.chunks.results(), strict=True):
+            for row, error in damaged:
                 rows.append(start + row)
                 self.damaged(error, replaced=self.task.on_error == SUBSTITUTE)
+        self._mapped.check_whole(batch.samples)
         return rows
 
     def _fill_up(self, threads, rest: Rest, waiting: deque, batch: Batch, damaged: list[int]) -> None:
@@ -128,9 +134,7 @@ class Reading(Positioned):
         while len(rest) or waiting:
             if not len(rest):
                 last = waiting.pop()
-                for future in last.futures:
-                    if not future.cancel():
-                        future.exception()  # waits, for its memory is used again
+                last.chunks.drop()  # waits, for its memory is used again
                 self._give_back(last)
                 rest.put_back(last.place)
             one = self._submit(threads, rest, 1, rows)
@@ -151,21 +155,31 @@ class Reading(Positioned):
 
     # In the threads
 
-    def _fill(self, workers: list, rest: Rest, samples: np.ndarray, keys: np.ndarray, targets: list) -> list[tuple]:
-        """Make the rows of a few samples; returns (row, DamagedSample) of those that on_error has left out."""
+    def _draw(self, samples: np.ndarray, keys: np.ndarray) -> list[np.ndarray | None]:
+        self._mapped.check_numbers(samples)
+        return self._columns.draw(samples, keys)
+
+    def _fill(
+        self, workers: list, rest: Rest, samples: np.ndarray, keys: np.ndarray, targets: list, drawn: Once, cut: slice
+    ) -> list[tuple]:
+        """Make the rows of a few samples, those of a batch at `cut`, for which all was `drawn` together; returns
+        (row, DamagedSample) of those that on_error has left out."""
         try:
-            self._read(workers, samples, keys, targets)
+            self._read(workers, samples, keys, targets, [rows if rows is None else rows[cut] for rows in drawn()])
             return []
         except DamagedSample:
             if self.task.on_error == RAISE:
                 raise
         return self._one_by_one(workers, rest, samples, keys, targets)
 
-    def _read(self, workers: list, samples: np.ndarray, keys: np.ndarray, targets: list) -> None:
-        self._mapped.check(samples)
+    def _read(self, workers: list, samples: np.ndarray, keys: np.ndarray, targets: list, drawn: list) -> None:
         try:
-            self._columns.fill(workers, samples, keys, targets)
-        finally:  # a sample is not damaged where the file was truncated
+            self._mapped.check(samples)
+            self._columns.fill(workers, samples, keys, targets, drawn)
+        except DamagedSample:  # it is not where the file was truncated
+            self._mapped.check_whole(samples)
+            raise
+        finally:
             self._mapped.check_read()
 
     def _wait_for(self, samples: np.ndarray, rest: Rest) -> None:
@@ -183,9 +197,9 @@ class Reading(Positioned):
         for row in range(len(samples)):
 
             def make(sample: int, row=row) -> None:
-                one = np.array([sample])
+                one, key = np.array([sample]), keys[row : row + 1]
                 self._wait_for(one, rest)
-                self._read(workers, one, keys[row : row + 1], [target[row : row + 1] for target in targets])
+                self._read(workers, one, key, [target[row : row + 1] for target in targets], self._draw(one, key))
 
             try:
                 make(samples[row])

@@ -39,9 +39,12 @@ def statistics(mapped: MappedFile, column: Column, samples: np.ndarray, workers:
     def look(place: int) -> np.ndarray | DamagedSample:
         sample = int(samples[place])
         try:
-            mapped.check(samples[place : place + 1])
+            one = samples[place : place + 1]
+            mapped.check_numbers(one)
+            mapped.check(one)
             payload = mapped.payload(column, sample).tobytes()
             mapped.check_read()
+            mapped.check_whole(one)
             pixels = column.field.value(column.records[sample], payload)
         except DamagedSample as error:
             return error

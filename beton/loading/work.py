@@ -4,9 +4,13 @@ making."""
 from __future__ import annotations
 
 import os
+import threading
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from queue import SimpleQueue
 from time import perf_counter
 
@@ -52,7 +56,7 @@ class Threads:
 
     def __init__(self, workers: Workers, count: int, times: Times | None = None):
         self._workers, self._idle, self._process = workers, SimpleQueue(), os.getpid()
-        self._times, self.cache = times, None
+        self._times, self.cache, self._count, self._ended = times, None, count, False
         self._all = [workers.take() for _ in range(count)]
         for workers in self._all:
             self._idle.put(workers)
@@ -75,33 +79,90 @@ class Threads:
                 self._times.add({**spent, "collate": -sum(spent.values())}, 0)
             self._workers.close(workers)
 
-    def submit(self, work, *arguments) -> Future:
-        """Have work(workers, *arguments) done. There are as many workers as threads, so some are always idle."""
+    def submit(self, work: Callable, chunks: Sequence[tuple]) -> Chunks:
+        """Have work(workers, *chunk) done for each of `chunks` (tuples whose second element is their samples)."""
+        submitted = Chunks(chunks)
+        submitted.futures = [self._pool.submit(self._run, work, submitted) for _ in chunks[: self._count]]
+        return submitted
 
-        def run():
-            workers = self._idle.get()
-            try:
-                return work(workers, *arguments)
-            finally:
-                self._idle.put(workers)
+    def _run(self, work: Callable, submitted: Chunks) -> None:
+        """In a thread: one chunk after the other, until none is left that no thread has taken."""
+        workers = self._idle.get()  # there are as many as threads, so one is always idle
+        work = partial(self._timed, work) if self._times else work
+        try:
+            while submitted.pending and not self._ended:
+                submitted.do_next(work, workers)
+        finally:
+            self._idle.put(workers)
 
-        return self._pool.submit(self._timed(run, len(arguments[1])) if self._times else run)
-
-    def _timed(self, run, samples: int):
-        def timed():
-            started = perf_counter()
-            try:
-                return run()
-            finally:
-                self._times.add({"collate": perf_counter() - started}, samples)
-
-        return timed
+    def _timed(self, work: Callable, workers: list, *chunk):
+        started = perf_counter()
+        try:
+            return work(workers, *chunk)
+        finally:
+            self._times.add({"collate": perf_counter() - started}, len(chunk[1]))
 
     def end(self) -> None:
-        """Wait for what has begun; drop the rest."""
+        """Wait for the chunks that have begun; drop the rest."""
+        self._ended = True
         if os.getpid() != self._process:  # forked: there are no threads here
             return
         self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+class Once:
+    """What a function returns, which the first thread that asks calls; the others wait for it."""
+
+    def __init__(self, function: Callable):
+        self._function, self._lock, self._made = function, threading.Lock(), None
+
+    def __call__(self):
+        with self._lock:
+            if self._made is None:
+                self._made = self._function()
+            return self._made
+
+
+class Chunks:
+    """The pieces of a batch. Threads take one after the other, and wake once for a batch, not for each piece: of small
+    pieces that would cost more than the work itself."""
+
+    futures: list  # one for each thread
+
+    def __init__(self, chunks: Sequence[tuple]):
+        self.pending, self._outcomes = deque(enumerate(chunks)), [None] * len(chunks)
+
+    def do_next(self, work: Callable, workers: list) -> None:
+        """Do the next one, if there still is one."""
+        try:
+            number, chunk = self.pending.popleft()
+        except IndexError:
+            return
+        try:
+            self._outcomes[number] = work(workers, *chunk)
+        except Exception as error:  # noqa: BLE001  raised again by results()
+            self._outcomes[number] = error
+
+    def results(self) -> list:
+        """What `work` has returned for each, once all are done; what it has raised for the first that failed is raised
+        here."""
+        for future in self.futures:
+            future.result()
+        failed = next((outcome for outcome in self._outcomes if isinstance(outcome, Exception)), None)
+        if failed is not None:
+            self._outcomes.clear()
+            try:
+                raise failed
+            finally:
+                del failed  # its traceback holds this frame
+        return self._outcomes
+
+    def drop(self) -> None:
+        """Do no more of them; those that have begun are done when this returns."""
+        self.pending.clear()
+        for future in self.futures:
+            if not future.cancel():
+                future.exception()
 
 
 class Rest:
@@ -133,4 +194,4 @@ class Batch:
     place: slice
     samples: np.ndarray
     buffers: list[np.ndarray]
-    futures: list[Future]
+    chunks: Chunks | None = None

@@ -14,7 +14,7 @@ from beton.format.fields._image_output import Output
 from beton.format.fields._share import Share
 from beton.format.fields.base import Decoder
 from beton.format.modes import by_code
-from beton.kernels import CODES, DECODE_WHOLE, MOST_VIEWS, close_scratch, crop_all, open_scratch, times
+from beton.kernels import CODES, DECODE_WHOLE, MOST_VIEWS, Records, close_scratch, crop_all, open_scratch, times
 from beton.loading.times import spending
 from beton.rng import further_keys
 from beton.stages.base import Float
@@ -45,6 +45,7 @@ class ImageDecoder(Decoder):
 
     def __init__(self, column, mapped, outputs: list[Output], like: Like | None = None):
         self._column, self._mapped, self._outputs, self._like = column, mapped, outputs, like
+        self._records = Records(column.records, column.sizes)
         self._sides = column.field.sides(column.records)
         # Where nothing but mirrors and moves differs from photo to photo
         alike = {output: None if like else output.plan.crop_of_all(*self._sides) for output in dict.fromkeys(outputs)}
@@ -80,27 +81,32 @@ class ImageDecoder(Decoder):
         """The random keys of an output."""
         return keys
 
-    def fill(self, worker: _Worker, samples: np.ndarray, keys: np.ndarray, *targets: np.ndarray) -> None:
+    def draw(self, samples: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """What the kernels do with each image, for each output: int64, n x outputs x 12 (beton.stages.plan.Plan)."""
+        places = np.empty((len(samples), len(self._outputs), 12), np.int64)
+        for number, (output, crop) in enumerate(zip(self._outputs, self._crops, strict=True)):
+            own = self.keys_of(number, keys)
+            found = self._places(output, samples, own) if crop is None else output.plan.places_of(crop, own)
+            places[:, number] = found
+        return places
+
+    def fill(self, worker: _Worker, samples: np.ndarray, keys: np.ndarray, *targets: np.ndarray, drawn: np.ndarray):
         """Run all stages for a few samples, each output into its target. Raises DamagedSample."""
         if self._share is None:
-            return self._fill(worker, samples, keys, targets)
+            return self._fill(worker, samples, keys, targets, drawn)
         started, before = time.perf_counter(), [stage.seconds for stage in self._callables]
-        self._fill(worker, samples, keys, targets)
+        self._fill(worker, samples, keys, targets, drawn)
         own = [stage.seconds - was for stage, was in zip(self._callables, before, strict=True)]
         return self._share.add(len(samples), time.perf_counter() - started, own)
 
-    def _fill(self, worker: _Worker, samples: np.ndarray, keys: np.ndarray, targets: tuple[np.ndarray, ...]) -> None:
-        own_keys = [self.keys_of(number, keys) for number in range(len(targets))]
-        places, images = np.empty((len(samples), len(targets), 12), np.int64), []
-        for number, (output, target, room) in enumerate(zip(self._outputs, targets, worker.rooms, strict=True)):
-            crop, own = self._crops[number], own_keys[number]
-            found = self._places(output, samples, own) if crop is None else output.plan.places_of(crop, own)
-            places[:, number] = found
-            images.append(target if output.in_place else room[: len(samples)])
+    def _fill(self, worker: _Worker, samples: np.ndarray, keys: np.ndarray, targets: tuple, places: np.ndarray) -> None:
+        rooms = zip(self._outputs, targets, worker.rooms, strict=True)
+        images = [target if output.in_place else room[: len(samples)] for output, target, room in rooms]
         self._crop(worker, samples, places, images)
         with spending(worker.spent, "augment"):
-            for output, cropped, keys_of_it, target in zip(self._outputs, images, own_keys, targets, strict=True):
-                output.finish(cropped, keys_of_it, target)
+            for number, (output, cropped, target) in enumerate(zip(self._outputs, images, targets, strict=True)):
+                if output.finishes:
+                    output.finish(cropped, self.keys_of(number, keys), target)
 
     def _places(self, output: Output, samples: np.ndarray, keys: np.ndarray) -> np.ndarray:
         sides = tuple(side[samples] for side in self._sides)
@@ -110,11 +116,11 @@ class ImageDecoder(Decoder):
 
     def _crop(self, worker: _Worker, samples: np.ndarray, places: np.ndarray, images: list[np.ndarray]) -> None:
         """Crop the photos `samples` (int64, n) into images (n x H x W x 3 of each output)."""
-        file, records, sizes, start = self._mapped.bytes, self._column.records, self._column.sizes, 0
+        start = 0
         while start < len(samples):
             rest = slice(start, None)
             views = self._views(images, rest)
-            code, n = crop_all(worker.scratch, file, records, sizes, samples[rest], places[rest], views)
+            code, n = crop_all(worker.scratch, self._mapped.bytes, self._records, samples[rest], places[rest], views)
             if code == 0:
                 return
             row = start + n
@@ -138,7 +144,8 @@ class ImageDecoder(Decoder):
         except ValueError as error:
             raise self._mapped.damaged(sample, self._column.name, str(error)) from None
         record["mode"], record["data_ptr"] = _RAW, 0
-        crop_all(worker.scratch, pixels, record, np.array([pixels.size]), np.zeros(1, np.int64), places, views)
+        one = Records(record, np.array([pixels.size]))
+        crop_all(worker.scratch, pixels, one, np.zeros(1, np.int64), places, views)
 
     def to_batch(self, rows: torch.Tensor) -> torch.Tensor:
         """Images as N x 3 x H x W."""

@@ -22,6 +22,9 @@ class Output:
         self.in_place = self.plan.fused or self.plan.normalize is None  # the kernels write the rows themselves
         self._colours, self._scale_shift = tuple(self.plan.colours.tolist()), self.plan.scale_shift
         self._paints = [(stage, self.plan.number_of(stage.colour)) for stage in self.plan.paints]
+        run = self.plan
+        # Whether anything is left to do behind the kernels, in the threads
+        self.finishes = bool(run.pixels or not self.in_place or run.paints or (run.floats and not run.on_device))
         self.callables = [stage for stage in stages if isinstance(stage, OnImage)]
         self.on_device = self._finish_on_device if self.plan.on_device else None
         self.companion = Drawn(self.plan, self.shape) if self.plan.on_device and self.plan.floats else None
@@ -56,9 +59,9 @@ class Output:
 
     def to_batch(self, rows: torch.Tensor) -> torch.Tensor:
         """Images as N x 3 x H x W, of the dtype whose bits they are."""
-        if rows.dtype == torch.uint16:
-            rows = rows.view(self.plan.dtype)
-        return rows.permute(0, 3, 1, 2)
+        # By NumPy: permute() gives up the GIL, and to get it back takes longer than to draw a small batch
+        shown = torch.from_numpy(rows.numpy().transpose(0, 3, 1, 2))
+        return shown.view(self.plan.dtype) if rows.dtype == torch.uint16 else shown
 
     @property
     def description(self) -> str:

@@ -188,6 +188,11 @@ class Decoder:
     def close_worker(self, worker: Any) -> None:
         """Free that."""
 
+    def draw(self, samples: np.ndarray, keys: np.ndarray) -> np.ndarray | None:
+        """What fill() gets as `drawn`, one row for each of these samples (all of a batch: drawn at once it costs less);
+        None for nothing."""
+        return None
+
     def fill(self, worker: Any, samples: np.ndarray, keys: np.ndarray, *targets: np.ndarray) -> None:
         """Write `samples` (int64, n), whose random keys (uint64, n) are given, into a part of each buffer (n x shape).
 

@@ -225,7 +225,7 @@ def test_indices_out_of_range_are_an_index_error(good, verify):
     for sample in (-1, COUNT, 1 << 40, -(1 << 62)):
         for samples in ([sample], [3, sample]):
             with pytest.raises(IndexError, match=f"sample {sample} of .*good.beton is out of range; it has 45"):
-                mapped.check(np.array(samples))
+                mapped.check_numbers(np.array(samples))
     mapped.close()
 
 

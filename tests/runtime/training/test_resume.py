@@ -48,7 +48,7 @@ def assert_same(run, expected, *names):
 
 
 @pytest.mark.parametrize(
-    ("kills", "most_steps"), [(3, 12), pytest.param(20, 2, marks=pytest.mark.slow)], ids=["3 kills", "20 kills"]
+    ("kills", "most_steps"), [(3, 12), pytest.param(12, 2, marks=pytest.mark.slow)], ids=["3 kills", "12 kills"]
 )
 def test_killed_at_random_moments(finished, resnet, tmp_path, kills, most_steps):
     run, left = kill_and_resume(tmp_path, resnet, kills, most_steps)
