@@ -49,8 +49,8 @@ class MappedFile:
             raise IndexError(f"sample {wrong[0]} of {self.path} is out of range; it has {len(self._file)} samples")
 
     def check(self, samples: np.ndarray) -> None:
-        """To be called before samples (int64) are read. Raises DamagedSample for one whose checksum differs. Waits for
-        what is still on its way.
+        """To be called before samples (int64) are read. Raises DamagedSample for one whose checksum differs, UserError
+        where a part of the file could not be read before. Waits for what is still on its way.
         """
         if self.bytes is None:
             raise RuntimeError(f"{self.path} is closed")
@@ -59,6 +59,7 @@ class MappedFile:
         if self._verify:
             for sample in samples.tolist():
                 self._compare(sample)
+        self.check_read()
 
     def check_read(self) -> None:
         """To be called after samples were read, whatever came of it. Raises UserError where a part of the file could

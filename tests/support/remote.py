@@ -41,6 +41,7 @@ class Server(ThreadingHTTPServer):
         self.folder, self.upstream, self.faults = folder, upstream, Faults()
         self.sent: list[Sent] = []
         self.held: set[str] = set()
+        self.released: set[str] = set()
         self.lock, self.ended = threading.Lock(), threading.Event()
         self.url = f"http://127.0.0.1:{self.server_port}"
 
@@ -61,11 +62,13 @@ class Server(ThreadingHTTPServer):
         return sum(sent.size for sent in self.of(name))
 
     def release(self) -> None:
-        """Break off the answers that are held."""
-        self.ended.set()
-        self.faults.holds = {}
-        self.held.clear()
-        self.ended = threading.Event()
+        """Break off the answers of files that are held, those too that were asked for and have not begun: whoever
+        asked may be gone."""
+        with self.lock:
+            self.faults.holds, self.released = {}, set(self.held)
+            self.held.clear()
+            self.ended.set()
+            self.ended = threading.Event()
 
     def handle_error(self, *_) -> None:
         """A client that has gone is none of ours."""
@@ -91,6 +94,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(body=True)
 
     def _answer(self, body: bool) -> None:
+        self.ended = self.server.ended
         name = unquote(urlsplit(self.path).path).rpartition("/")[2]
         status = self.server.faults.statuses.get(name)
         if status:
@@ -157,13 +161,13 @@ class _Handler(BaseHTTPRequestHandler):
                 most_of_all = server.faults.holds.get(name)
                 if most_of_all is not None and server.bytes_of(name) + len(piece) > most_of_all:
                     server.held.add(name)  # from now on nothing of it is sent
-                held = name in server.held
+                held = name in server.held or (self.ended.is_set() and name in server.released)
                 if not held:
                     if most is not None:
                         piece = piece[: most - sent.size]
                     sent.size += len(piece)
             if held:
-                server.ended.wait()
+                self.ended.wait()
                 break
             self.wfile.write(piece)
             if most is not None and sent.size >= most:
