@@ -115,6 +115,7 @@ class Engine(Loader):
         return damaged
 
     def _run(self, batch: _Made) -> None:
+        self._mapped.check_whole(batch.samples)
         buffers, batch.buffers = batch.buffers, []  # returned when nobody holds their rows
         rows = iter(self._columns.hand_out(buffers, len(batch.samples))[0])
         about = batch.samples, batch.epoch, batch.number

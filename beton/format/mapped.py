@@ -52,8 +52,7 @@ class MappedFile:
         """To be called before samples (int64) are read. Raises DamagedSample for one whose checksum differs, UserError
         where a part of the file could not be read before. Waits for what is still on its way.
         """
-        if self.bytes is None:
-            raise RuntimeError(f"{self.path} is closed")
+        self._check_open()
         if self.arrival is not None:
             self.arrival.wait(samples)
         if self._verify:
@@ -61,16 +60,22 @@ class MappedFile:
                 self._compare(sample)
         self.check_read()
 
+    def _check_open(self) -> None:
+        if self.bytes is None:
+            raise RuntimeError(f"{self.path} is closed")
+
     def check_read(self) -> None:
         """To be called after samples were read, whatever came of it. Raises UserError where a part of the file could
         not be read: there were zeros in place of what was lost."""
+        self._check_open()
         if self._guard.torn:
             raise self._truncated()
 
     def check_whole(self, samples: np.ndarray) -> None:
-        """To be called before what was read is used, and before it is called damaged. Raises UserError where the file
-        with these samples (int64) was truncated since it was opened: up to the end of a page of memory, what was there
-        reads as zeros without check_read() noticing."""
+        """To be called before samples (int64) are read, and again before what was read is used, or called damaged.
+        Raises UserError where the file with them was truncated since it was opened: up to the end of a page of memory,
+        what was there reads as zeros without check_read() noticing."""
+        self._check_open()
         if self._stored and not self._map.is_whole(self._stored[0], samples):
             raise self._truncated()
 

@@ -66,7 +66,7 @@ struct Job {
     uint8_t* between[3];          // what the first pass makes: `step` bytes a row
     int64_t step[3];
     uint8_t* last[3];             // what the second pass makes: one row; or 16, when it is that over columns
-    float* square;                // 16 rows of a plane, transposed, as numbers
+    float* square;                // 16 rows of a plane, transposed (Kept in passes.h)
     bool copy, mirror;            // nothing is resized: planes[0] is the image, perhaps to be mirrored
     bool enlarge, clamp;          // columns[...].starts are there; sums may be less than 0 or more than 255
     float* ring[3];               // enlarge: the last FEW_TAPS rows of each plane, with their columns weighed

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from types import SimpleNamespace
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,8 +18,6 @@ from beton.loading.task import Task
 from beton.stages.callables import OnBatch, OnImage
 from beton.stages.like import Like, split
 from beton.stages.parse import parse
-
-_NAMED = 8  # samples in a message
 
 
 def as_pipelines(fields: Mapping[str, Any], views: Mapping[str, Any] | None) -> tuple[dict, dict | None, dict]:
@@ -217,29 +213,31 @@ class Columns:
 
     def draw(self, samples: np.ndarray, keys: np.ndarray) -> list[np.ndarray | None]:
         """What each decoder draws for the samples of a batch, for fill()."""
-        with self._naming(samples) as of:
-            return [decoder.draw(samples, keys) for of.name, decoder in zip(self.fields, self.decoders, strict=True)]
+        drawn = []
+        for name, decoder in zip(self.fields, self.decoders, strict=True):
+            try:
+                drawn.append(decoder.draw(samples, keys))
+            except UserError:
+                raise
+            except Exception as error:
+                raise self._failed(name, samples, error) from error
+        return drawn
 
     def fill(self, workers: list, samples: np.ndarray, keys: np.ndarray, buffers: list, drawn: list) -> None:
         """Write samples into parts of the buffers of a batch, in a thread. Raises DamagedSample."""
         targets = iter(buffers)
-        with self._naming(samples) as of:
-            for of.name, decoder, worker, rows in zip(self.fields, self.decoders, workers, drawn, strict=True):
-                own = [next(targets) for _ in decoder.buffers]
+        for name, decoder, worker, rows in zip(self.fields, self.decoders, workers, drawn, strict=True):
+            own = [next(targets) for _ in decoder.buffers]
+            try:
                 decoder.fill(worker, samples, keys, *own, **({} if rows is None else {"drawn": rows}))
+            except UserError:
+                raise
+            except Exception as error:
+                raise self._failed(name, samples, error) from error
 
-    @contextmanager
-    def _naming(self, samples: np.ndarray) -> Iterator[SimpleNamespace]:
-        """What fails within is told with its samples, and the field `name`."""
-        of = SimpleNamespace(name="")
-        try:
-            yield of
-        except UserError:
-            raise
-        except Exception as error:
-            numbers = ", ".join(map(str, samples[:_NAMED])) + ", ..." * (len(samples) > _NAMED)
-            which = f"the samples {numbers} of {self._path} (field '{of.name}')"
-            raise RuntimeError(f"a stage failed ({error!r}) on {which}") from error
+    def _failed(self, name: str, samples: np.ndarray, error: Exception) -> RuntimeError:
+        which = f"the samples {', '.join(map(str, samples))} of {self._path} (field '{name}')"
+        return RuntimeError(f"a stage failed ({error!r}) on {which}")
 
 
 def class_names(file: BetonFile) -> list[str]:

@@ -69,6 +69,7 @@ class Reading(Positioned):
                 rest.is_left = True
                 threads.end()
                 for batch in waiting:
+                    batch.chunks.forget()
                     self._give_back(batch)
 
     def _population(self, epoch_samples: np.ndarray) -> np.ndarray | None:
@@ -157,6 +158,7 @@ class Reading(Positioned):
 
     def _draw(self, samples: np.ndarray, keys: np.ndarray) -> list[np.ndarray | None]:
         self._mapped.check_numbers(samples)
+        self._mapped.check_whole(samples)
         return self._columns.draw(samples, keys)
 
     def _fill(
@@ -165,7 +167,11 @@ class Reading(Positioned):
         """Make the rows of a few samples, those of a batch at `cut`, for which all was `drawn` together; returns
         (row, DamagedSample) of those that on_error has left out."""
         try:
-            self._read(workers, samples, keys, targets, [rows if rows is None else rows[cut] for rows in drawn()])
+            own = [rows if rows is None else rows[cut] for rows in drawn()]
+        except RuntimeError:
+            own = self._draw(samples, keys)  # a stage failed: where it fails again, these are the samples to be named
+        try:
+            self._read(workers, samples, keys, targets, own)
             return []
         except DamagedSample:
             if self.task.on_error == RAISE:
@@ -176,7 +182,7 @@ class Reading(Positioned):
         try:
             self._mapped.check(samples)
             self._columns.fill(workers, samples, keys, targets, drawn)
-        except DamagedSample:  # it is not where the file was truncated
+        except Exception:  # it is another error where the file was truncated
             self._mapped.check_whole(samples)
             raise
         finally:

@@ -38,8 +38,8 @@ def statistics(mapped: MappedFile, column: Column, samples: np.ndarray, workers:
 
     def look(place: int) -> np.ndarray | DamagedSample:
         sample = int(samples[place])
+        one = samples[place : place + 1]
         try:
-            one = samples[place : place + 1]
             mapped.check_numbers(one)
             mapped.check(one)
             payload = mapped.payload(column, sample).tobytes()
@@ -47,6 +47,8 @@ def statistics(mapped: MappedFile, column: Column, samples: np.ndarray, workers:
             mapped.check_whole(one)
             pixels = column.field.value(column.records[sample], payload)
         except DamagedSample as error:
+            mapped.check_read()
+            mapped.check_whole(one)  # it is not damaged where the file was truncated
             return error
         except ValueError as error:
             return mapped.damaged(sample, column.name, str(error))

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,10 +39,6 @@ class Workers:
         """Return them when the thread has ended."""
         self._idle.append(workers)
 
-    def close(self, workers: list) -> None:
-        """Free those of a thread that has ended."""
-        _close_all(self.decoders, [workers])
-
 
 def _close_all(decoders: list[Decoder], of_threads: list[list]) -> None:
     while of_threads:
@@ -58,6 +54,7 @@ class Threads:
         self._workers, self._idle, self._process = workers, SimpleQueue(), os.getpid()
         self._times, self.cache, self._count, self._ended = times, None, count, False
         self._all = [workers.take() for _ in range(count)]
+        self._before = [self._spent(workers) if times else None for workers in self._all]
         for workers in self._all:
             self._idle.put(workers)
         self._pool = ThreadPoolExecutor(count, thread_name_prefix="beton-loader")
@@ -69,15 +66,20 @@ class Threads:
         self.end()
         if os.getpid() != self._process:
             return  # forked: a thread of the other process may have been within their memory
-        for workers in self._all:
-            if not self._times:
-                self._workers.give_back(workers)
-                continue
-            for decoder, worker in zip(self._workers.decoders, workers, strict=True):
-                spent = decoder.spent(worker)  # since it was opened
+        for workers, before in zip(self._all, self._before, strict=True):
+            if self._times:
+                spent = self._spent(workers)
+                spent.subtract(before)
                 # It was counted as collating with all the rest of a thread's work
                 self._times.add({**spent, "collate": -sum(spent.values())}, 0)
-            self._workers.close(workers)
+            self._workers.give_back(workers)
+
+    def _spent(self, workers: list) -> Counter:
+        """Seconds by part, since they were opened."""
+        total = Counter()
+        for decoder, worker in zip(self._workers.decoders, workers, strict=True):
+            total.update(decoder.spent(worker))
+        return total
 
     def submit(self, work: Callable, chunks: Sequence[tuple]) -> Chunks:
         """Have work(workers, *chunk) done for each of `chunks` (tuples whose second element is their samples)."""
@@ -127,7 +129,7 @@ class Chunks:
     """The pieces of a batch. Threads take one after the other, and wake once for a batch, not for each piece: of small
     pieces that would cost more than the work itself."""
 
-    futures: list  # one for each thread
+    futures: list  # at most one for each thread
 
     def __init__(self, chunks: Sequence[tuple]):
         self.pending, self._outcomes = deque(enumerate(chunks)), [None] * len(chunks)
@@ -142,6 +144,7 @@ class Chunks:
             self._outcomes[number] = work(workers, *chunk)
         except Exception as error:  # noqa: BLE001  raised again by results()
             self._outcomes[number] = error
+            self.pending.clear()
 
     def results(self) -> list:
         """What `work` has returned for each, once all are done; what it has raised for the first that failed is raised
@@ -150,7 +153,7 @@ class Chunks:
             future.result()
         failed = next((outcome for outcome in self._outcomes if isinstance(outcome, Exception)), None)
         if failed is not None:
-            self._outcomes.clear()
+            self.forget()
             try:
                 raise failed
             finally:
@@ -163,6 +166,12 @@ class Chunks:
         for future in self.futures:
             if not future.cancel():
                 future.exception()
+        self.forget()
+
+    def forget(self) -> None:
+        """Hold nothing any more that holds this: an error's traceback, or a chunk whose owner has this."""
+        self.pending.clear()
+        self._outcomes.clear()
 
 
 class Rest:

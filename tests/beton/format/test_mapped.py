@@ -71,6 +71,19 @@ def test_the_loader_raises_it_and_calls_no_sample_damaged(path, tmp_path):
     assert process.end() == 0 and "damaged" not in process.errors, process.errors
 
 
+def cut_before_statistics(path):
+    with beton.Loader(path, 8, image="center(32)", workers=2, on_error="skip", verify=True) as loader:
+        os.truncate(path, 4096)
+        with pytest.raises(UserError, match="truncated"):
+            loader.statistics("image")
+        assert not loader.left_out
+
+
+def test_statistics_call_no_sample_damaged(path, tmp_path):
+    process = Forked(tmp_path / "log", cut_before_statistics, path)
+    assert process.end() == 0, process.errors
+
+
 def cut_elsewhere(path):
     mapped, _ = opened(path)
     with open(path, "rb") as file:

@@ -1,7 +1,9 @@
 """Transforms of other libraries in a pipeline, on each image or on the batch, and what they draw; own stages."""
 
+import gc
 import pickle
 import random
+import weakref
 
 import numpy as np
 import pytest
@@ -201,3 +203,20 @@ def test_own_stages_work_in_text_and_in_scripts(path, betons, tmp_path):
     given = {name: value for name, value in {**RESNET, **given}.items() if value is not None}
     done = forked("train_imagenet.py", *options(given))
     assert done.returncode == 0, done.stderr
+
+
+def test_a_failure_names_the_samples_whatever_is_raised_and_nothing_is_held_by_it(path):
+    def fails(image):
+        next(iter(()))
+
+    gc.collect()
+    gc.disable()
+    try:
+        loader = beton.Loader(path, 8, image=["center(32)", fails], workers=2, shuffle=False)
+        with pytest.raises(RuntimeError, match=r"a stage failed \(StopIteration.*samples 0, 1, 2"):
+            list(loader)
+        held = weakref.ref(loader)
+        del loader
+        assert held() is None
+    finally:
+        gc.enable()
