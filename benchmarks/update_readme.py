@@ -28,7 +28,7 @@ from runtime.profiling.plots import number
 from runtime.profiling.report import markdown_table
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ("README.md", "docs/ranks.md", "docs/peers.md", "docs/report.md", "docs/vit_levit.md")
+PAGES = ("README.md", *(f"docs/{n}.md" for n in ("library", "peers", "ranks", "report", "transforms", "vit_levit")))
 _KINDS = "rows|accuracy|against|figures|soak|matrix|peers|clock|plan|plots"
 _BLOCK = re.compile(rf"(<!-- ((?:{_KINDS}) \S+|recipes) -->\n).*?(<!-- end -->)", re.DOTALL)
 _HEAD = re.compile(r"# (ResNet-\d+), (\d+) epochs\. .*: (\.\d+) top-1, (\.\d+) top-5, ([\d.]+) minutes on (.*?)[,;]")
@@ -66,6 +66,9 @@ def matrix_table(rows: list[dict]) -> str:
 
 _SHORT = {
     "images_per_second": "images/s",
+    "photos_per_second": "photos/s",
+    "ceiling": "ceiling, images/s",
+    "share": "share of it",
     "first_batch_seconds": "first batch s",
     "seconds_to_first_batch": "first batch s",
     "cpu_ms_per_image": "CPU ms/image",
