@@ -29,6 +29,7 @@ from runtime import machine
 from runtime.config import FLOAT, INT, PATH, STR, between, parse, run
 from runtime.outputs import check_file
 from runtime.profiling.process import ROOT, measure_load
+from runtime.profiling.runs import spread
 
 _BATCH, _STAGES = 128, "rrc(224)|flip|normalize"
 
@@ -43,6 +44,7 @@ def declare() -> Config:
         sizes=Param(STR, "longest sides in pixels, with commas", default="256,400"),
         sample=Param(between(INT, 8, 100_000), "photos that the planner writes and reads", default=512),
         seconds=Param(between(FLOAT, 0, 600), "read each so long", default=3),
+        rounds=Param(between(INT, 1, 1000), "plan, and write and read everything, so many times", default=3),
     )
     return config
 
@@ -53,20 +55,43 @@ def main(argv: list[str]) -> None:
     check_file(Path(bench.out))
     open_source("imagefolder", bench.photos, "train")
     with tempfile.TemporaryDirectory() as folder:
-        names = ("photos", "modes", "sizes", "sample", "seconds")
-        given = [f"--plan.stages={_STAGES}", *(f"--plan.{name}={getattr(bench, name)}" for name in names)]
-        call([str(ROOT / "profile_loaders.py"), "plan", *given, f"--plan.out={folder}"])
-        plan = json.loads((Path(folder) / "plan.json").read_text())
-        rows = [row(bench, option, Path(folder) / "all.beton") for option in plan["options"]]
-    settings = {name: getattr(bench, name) for name in ("modes", "sizes", "sample", "seconds")} | {"stages": _STAGES}
+        found = [one_round(bench, Path(folder)) for _ in range(bench.rounds)]
+    rows = [together(of_one) for of_one in zip(*found, strict=True)]
+    names = ("modes", "sizes", "sample", "seconds", "rounds")
+    settings = {name: getattr(bench, name) for name in names} | {"stages": _STAGES}
     facts = {"machine": machine.facts(), "versions": machine.versions(), "settings": settings, "rows": rows}
     publish(Path(bench.out), json.dumps(facts, indent=1) + "\n")
-    for found in rows:
-        print(found)
+    for row in rows:
+        print(row)
 
 
-def row(bench, option: dict, path: Path) -> dict:
-    """Write all photos as an option of the plan says, load them, and compare."""
+def one_round(bench, folder: Path) -> list[dict]:
+    """Plan, then write and load each option of the plan."""
+    names = ("photos", "modes", "sizes", "sample", "seconds")
+    given = [f"--plan.stages={_STAGES}", *(f"--plan.{name}={getattr(bench, name)}" for name in names)]
+    call([str(ROOT / "profile_loaders.py"), "plan", *given, f"--plan.out={folder}"])
+    plan = json.loads((folder / "plan.json").read_text())
+    return [compared(bench, option, folder / "all.beton") for option in plan["options"]]
+
+
+def together(rounds: tuple[dict, ...]) -> dict:
+    """The medians of a row's rounds, and their ratios."""
+    bytes_planned, written = (rounds[0][key] for key in ("planned_bytes", "bytes"))
+    planned = spread([row["planned_images_per_second"] for row in rounds])
+    speed = spread([row["images_per_second"] for row in rounds])
+    return {
+        "what": rounds[0]["what"],
+        "planned_bytes": bytes_planned,
+        "bytes": written,
+        "bytes_ratio": bytes_planned / written,
+        "planned_images_per_second": planned,
+        "images_per_second": speed,
+        "speed_ratio": planned["median"] / speed["median"],
+    }
+
+
+def compared(bench, option: dict, path: Path) -> dict:
+    """Write all photos as an option of the plan says, and load them."""
     more = [f"--cfg.max_resolution={option['size']}"] if option["size"] else []
     call([
         str(ROOT / "write_dataset.py"), f"--cfg.data_dir={bench.photos}", "--cfg.split=train",
@@ -81,10 +106,8 @@ def row(bench, option: dict, path: Path) -> dict:
         "what": f"{option['mode']}, {option['size'] or 'as they are'}",
         "planned_bytes": option["bytes"],
         "bytes": size,
-        "bytes_ratio": option["bytes"] / size,
         "planned_images_per_second": option["images_per_second"],
         "images_per_second": speed,
-        "speed_ratio": option["images_per_second"] / speed,
     }
 
 

@@ -145,11 +145,11 @@ def clock_table(rows: list[dict]) -> str:
 
 def plan_table(rows: list[dict]) -> str:
     """The result of benchmarks/plan_check.py."""
-    lines = ["| mode, longest side | MB planned | written | ratio | images/s planned | measured | ratio |"]
+    lines = ["| mode, longest side | MB planned | written | ratio | images/s planned [min-max] n | measured | ratio |"]
     lines.append("|---|" + "---:|" * 6)
     for row in rows:
         sizes = [number(1e-6 * row[key]) for key in ("planned_bytes", "bytes")]
-        speeds = [number(row[key]) for key in ("planned_images_per_second", "images_per_second")]
+        speeds = [_cell(row[key]) for key in ("planned_images_per_second", "images_per_second")]
         ratios = [f"{row[key]:.3f}" for key in ("bytes_ratio", "speed_ratio")]
         lines.append(f"| {' | '.join([row['what'], *sizes, ratios[0], *speeds, ratios[1]])} |")
     return "\n".join(lines)
