@@ -7,7 +7,6 @@ matplotlibrc. Labels are drawn literally, never as formulas.
 import io
 import math
 import statistics
-import textwrap
 
 import matplotlib.style
 from matplotlib.axes import Axes
@@ -76,7 +75,7 @@ def draw(
         loads = [row for row in rows if row["protocol"] == "load" and is_measured(row, "images_per_second")]
         if loads:
             title = "Images per second while loading"
-            hint = "protocol load; bar: median, whisker: min to max; higher is better"
+            hint = "protocol load; median, whisker: min to max; higher is better"
             plots["images_per_second"] = _bars(loads, "images_per_second", title, hint, "images per second", True)
         runs = {label: group for label, group in runs.items() if group}
         if runs:
@@ -151,7 +150,7 @@ def _draw_runs(runs: dict[str, list[dict]], plots: dict, reasons: list[str]) -> 
     ):
         hint = f"{band}{better} is better"
         if name == "loss_per_epoch":
-            hint = f"solid: validation, dashed: training; {hint}"
+            hint = f"solid: validation, dashed: training\n{hint}"
         plot = _lines(runs, series, title, hint, unit, from_zero=name == "runtime_per_epoch")
         if plot:
             plots[name] = plot
@@ -168,7 +167,7 @@ def _draw_passes(rows: list[dict], settings: dict, plots: dict, reasons: list[st
         images = settings.get("images")
         what = f"{images:,} images" if isinstance(images, int) else "the images"
         title = f"Seconds per pass over {what}"
-        hint = f"protocol {one_line(protocol)}; bar: median, whisker: min to max; lower is better"
+        hint = f"protocol {one_line(protocol)}; median, whisker: min to max; lower is better"
         timed = [row for row in timed if row["protocol"] == protocol]
         plots["runtime_per_epoch"] = _bars(timed, "seconds_per_epoch", title, hint, "seconds per pass", False)
     else:
@@ -272,8 +271,9 @@ def _figure(title: str, hint: str, height: float) -> tuple[Figure, Axes]:
     FigureCanvasAgg(fig)
     axes = fig.add_subplot()
     fig.suptitle(title, x=0.017, ha="left", fontsize=13, fontweight="bold", parse_math=False)
-    # Not by matplotlib, which reads a formula into a label that it wraps
-    axes.set_title(textwrap.fill(hint, 64), loc="left", fontsize=10, color="#444444", parse_math=False)
+    # Not wrapped by matplotlib, which would read a formula into it; beside long names there is room for 45 characters
+    lines = "\n".join(hint.rsplit("; ", 1))
+    axes.set_title(lines, loc="left", fontsize=10, color="#444444", parse_math=False)
     return fig, axes
 
 

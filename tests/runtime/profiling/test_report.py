@@ -7,10 +7,11 @@ import math
 import re
 
 import pytest
+from matplotlib.text import Text
 from PIL import Image
 
 from beton.errors import UserError
-from runtime.profiling import report, runs, schema
+from runtime.profiling import plots, report, runs, schema
 from tests.support.reports import line, row, seconds, write, write_run
 
 PLOTS = ("runtime_per_epoch", "accuracy_per_epoch", "loss_per_epoch")
@@ -253,6 +254,17 @@ def test_many_labels_and_long_runs_are_drawn(tmp_path):
     run = runs.load_run(write_run(tmp_path / "run", lines))
     write(tmp_path / "out", [], {f"loader {i}": [run] for i in range(10)})
     assert (tmp_path / "out/loss_per_epoch.png").stat().st_size > 20_000
+
+
+def test_what_a_plot_says_above_itself_is_not_cut_off(tmp_path, monkeypatch):
+    figures, render = [], plots._render
+    monkeypatch.setattr(plots, "_render", lambda fig, title: (figures.append(fig), render(fig, title))[1])
+    names = ("a_loader_of_a_long_name_", "torch")
+    write(tmp_path / "report", [row(name, 50, seconds_per_epoch=seconds(4)) for name in names])
+    assert len(figures) == 3
+    for figure in figures:
+        (hint,) = [text for text in figure.findobj(Text) if text.get_text().startswith("protocol load")]
+        assert hint.get_window_extent(figure.canvas.get_renderer()).x1 <= figure.bbox.x1, hint.get_text()
 
 
 def test_a_report_that_cannot_be_written_is_a_user_error(tmp_path):
